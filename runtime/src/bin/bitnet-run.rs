@@ -1,0 +1,2 @@
+//! bitnet-run: loads a model and generates text.
+fn main() {}

@@ -1,0 +1,2 @@
+//! bitnet-tune: measures, tunes, explains.
+fn main() {}
