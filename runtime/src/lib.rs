@@ -1,1 +1,4 @@
-//! runtime
+//! Loads ternary models and generates text with tuned kernels.
+
+pub mod generate;
+pub mod tokenizer;
