@@ -81,8 +81,13 @@ pub enum TritError {
         /// How many there are.
         got: usize,
     },
+    /// The values are not `{−a, 0, a}` with one `a`.
+    #[error("the weights have more than one magnitude: expected -a, 0 and a with one a")]
+    Magnitudes,
     /// N or K is zero, or K is beyond what an `i32` accumulator carries.
-    #[error("a {n}x{k} ternary matrix is not supported: N and K must be above 0, K at most {max_k}")]
+    #[error(
+        "a {n}x{k} ternary matrix is not supported: N and K must be above 0, K at most {max_k}"
+    )]
     Shape {
         /// Rows.
         n: usize,
@@ -135,6 +140,45 @@ impl TernaryMatrix {
         Ok(this)
     }
 
+    /// Builds a matrix row by row from packed codes: `fill(row, bytes)` writes `k.div_ceil(4)` bytes,
+    /// four codes each, low bits first. Surplus codes of the last byte are ignored.
+    ///
+    /// # Errors
+    /// As [`Self::from_rows`].
+    pub fn from_packed_rows(
+        n: usize,
+        k: usize,
+        scales: Scales,
+        mut fill: impl FnMut(usize, &mut [u8]),
+    ) -> Result<Self, TritError> {
+        let mut this = Self::zeros(n, k, scales)?;
+        let used = k.div_ceil(4);
+        let mut bad_row = None;
+        for r in 0..n {
+            let row = &mut this.codes[r * this.row_bytes..][..used];
+            fill(r, row);
+            if !k.is_multiple_of(4) {
+                let bits = 2 * (k % 4) as u32;
+                row[used - 1] = row[used - 1] & ((1 << bits) - 1) | 0b01_01_01_01 << bits;
+            }
+            if row.iter().any(|&b| b & (b >> 1) & 0b01_01_01_01 != 0) {
+                bad_row = Some(r);
+                break;
+            }
+        }
+        if let Some(row) = bad_row {
+            let mut codes = vec![0; k];
+            this.unpack_row(row, &mut codes);
+            let col = codes
+                .iter()
+                .position(|&c| c == 3)
+                .unwrap_or_else(|| panic!("row {row} has a code 3"));
+            return Err(TritError::CodeThree { row, col });
+        }
+        this.check_scales()?;
+        Ok(this)
+    }
+
     /// Builds a matrix from trits in row-major order, with one scale for all.
     ///
     /// # Errors
@@ -161,11 +205,22 @@ impl TernaryMatrix {
         };
         let got = scales.all().len();
         if got != expected {
-            return Err(TritError::ScaleCount { n, k, expected, got });
+            return Err(TritError::ScaleCount {
+                n,
+                k,
+                expected,
+                got,
+            });
         }
         let row_bytes = k.div_ceil(4).next_multiple_of(ROW_ALIGN_BYTES);
         let codes = vec![0b01_01_01_01; n * row_bytes];
-        Ok(Self { n, k, row_bytes, codes, scales })
+        Ok(Self {
+            n,
+            k,
+            row_bytes,
+            codes,
+            scales,
+        })
     }
 
     fn check_scales(&self) -> Result<(), TritError> {
@@ -285,16 +340,45 @@ impl TernaryMatrix {
 /// A weight that is not finite makes the scale not finite: [`TritError::Scale`].
 pub fn absmean(n: usize, k: usize, weights: &[f32]) -> Result<TernaryMatrix, TritError> {
     assert_eq!(weights.len(), n * k, "weights of a {n}x{k} matrix");
-    let mean = weights.iter().map(|w| w.abs() as f64).sum::<f64>() / (n * k).max(1) as f64;
-    let s = 1.0f32 / (mean as f32).max(1e-5);
-    // `max` drops a NaN: test the mean itself.
-    let scale = if mean.is_finite() { 1.0 / s } else { f32::NAN };
-    TernaryMatrix::from_rows(n, k, Scales::Tensor(scale), |r, row| {
+    let rule = Absmean::from_abs_sum(weights.iter().map(|w| w.abs() as f64).sum(), n * k);
+    TernaryMatrix::from_rows(n, k, Scales::Tensor(rule.scale()), |r, row| {
         for (c, &w) in row.iter_mut().zip(&weights[r * k..]) {
-            *c = ((w * s).round_ties_even().clamp(-1.0, 1.0) + 1.0) as u8;
+            *c = rule.code(w);
         }
         Ok(())
     })
+}
+
+/// The absmean quantiser of one matrix, for weights that are read row by row; see [`absmean`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Absmean {
+    inverse: f32,
+    scale: f32,
+}
+
+impl Absmean {
+    /// From Σ|w| over `count` weights.
+    pub fn from_abs_sum(sum: f64, count: usize) -> Self {
+        let mean = sum / count.max(1) as f64;
+        let inverse = 1.0f32 / (mean as f32).max(1e-5);
+        // `max` drops a NaN: test the mean itself.
+        let scale = if mean.is_finite() {
+            1.0 / inverse
+        } else {
+            f32::NAN
+        };
+        Self { inverse, scale }
+    }
+
+    /// The multiplier to store; NaN when a weight was not finite.
+    pub fn scale(&self) -> f32 {
+        self.scale
+    }
+
+    /// The code of a weight.
+    pub fn code(&self, w: f32) -> u8 {
+        ((w * self.inverse).round_ties_even().clamp(-1.0, 1.0) + 1.0) as u8
+    }
 }
 
 /// Quantises one token's activations to int8 by absmax and returns the scale `s = f32(127 / max(amax, 1e-5))`.
@@ -303,7 +387,12 @@ pub fn absmean(n: usize, k: usize, weights: &[f32]) -> Result<TernaryMatrix, Tri
 /// A NaN or infinite input makes the returned scale NaN, so that it reaches the output
 /// instead of being swallowed.
 pub fn absmax(x: &[f32], q: &mut [i8]) -> f32 {
-    assert!(q.len() >= x.len(), "{} int8 slots for {} activations", q.len(), x.len());
+    assert!(
+        q.len() >= x.len(),
+        "{} int8 slots for {} activations",
+        q.len(),
+        x.len()
+    );
     let mut amax = 0f32;
     let mut finite = true;
     for &v in x {
@@ -326,8 +415,16 @@ mod tests {
     fn activations_follow_the_reference_table() {
         // reference vectors §8.4: scale bits and half-to-even codes.
         let cases: [(&[f32], u32, &[i8]); 4] = [
-            (&[0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 127.0, -127.0], 0x3f80_0000, &[0, 2, 2, 0, -2, -2, 127, -127]),
-            (&[0.1, -0.2, 0.3, 0.7071, -1.25, 0.0, 0.001, 0.62], 0x42cb_3333, &[10, -20, 30, 72, -127, 0, 0, 63]),
+            (
+                &[0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 127.0, -127.0],
+                0x3f80_0000,
+                &[0, 2, 2, 0, -2, -2, 127, -127],
+            ),
+            (
+                &[0.1, -0.2, 0.3, 0.7071, -1.25, 0.0, 0.001, 0.62],
+                0x42cb_3333,
+                &[10, -20, 30, 72, -127, 0, 0, 63],
+            ),
             (&[1e-7, -2e-7, 0.0, 3e-7], 0x4b41_c960, &[1, -3, 0, 4]),
             (&[0.0; 4], 0x4b41_c960, &[0; 4]),
         ];
@@ -347,9 +444,14 @@ mod tests {
         let m = absmean(1, 8, &w).unwrap();
         let t: Vec<i8> = (0..8).map(|c| m.trit(0, c)).collect();
         assert_eq!(t, [1, -1, 0, 0, -1, 1, 1, -1]);
-        let Scales::Tensor(s) = m.scales() else { panic!("one scale") };
+        let Scales::Tensor(s) = m.scales() else {
+            panic!("one scale")
+        };
         assert!((s - 0.01325).abs() < 1e-7, "{s}");
-        assert!(matches!(absmean(1, 2, &[1.0, f32::NAN]), Err(TritError::Scale { .. })));
+        assert!(matches!(
+            absmean(1, 2, &[1.0, f32::NAN]),
+            Err(TritError::Scale { .. })
+        ));
     }
 
     #[test]
@@ -360,19 +462,34 @@ mod tests {
         });
         assert_eq!(three.unwrap_err(), TritError::CodeThree { row: 1, col: 0 });
         for bad in [f32::NAN, f32::INFINITY, -1.0, 0.0] {
-            assert!(matches!(TernaryMatrix::from_trits(1, 2, &[1, 0], bad), Err(TritError::Scale { .. })), "{bad}");
+            assert!(
+                matches!(
+                    TernaryMatrix::from_trits(1, 2, &[1, 0], bad),
+                    Err(TritError::Scale { .. })
+                ),
+                "{bad}"
+            );
         }
-        assert!(TernaryMatrix::from_trits(1, 2, &[0, 0], 0.0).is_ok(), "zero scales an all-zero tensor");
+        assert!(
+            TernaryMatrix::from_trits(1, 2, &[0, 0], 0.0).is_ok(),
+            "zero scales an all-zero tensor"
+        );
         assert!(matches!(
             TernaryMatrix::from_rows(2, 4, Scales::Row(vec![1.0]), |_, _| Ok::<_, TritError>(())),
-            Err(TritError::ScaleCount { expected: 2, got: 1, .. })
+            Err(TritError::ScaleCount {
+                expected: 2,
+                got: 1,
+                ..
+            })
         ));
     }
 
     #[test]
     fn unpack_inverts_from_rows_and_pads_with_zero_trits() {
         for k in [1, 3, 4, 5, 255, 256, 257] {
-            let trits: Vec<i8> = (0..3 * k).map(|i| ((i * 7 + i / 5) % 3) as i8 - 1).collect();
+            let trits: Vec<i8> = (0..3 * k)
+                .map(|i| ((i * 7 + i / 5) % 3) as i8 - 1)
+                .collect();
             let m = TernaryMatrix::from_trits(3, k, &trits, 0.5).unwrap();
             for r in 0..3 {
                 let mut row = vec![0; k + 700];
