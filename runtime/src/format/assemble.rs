@@ -1,0 +1,293 @@
+//! Putting a model together from named tensors: shapes and types checked, nothing left over.
+//!
+//! Both readers use it, so that a GGUF file and a Hugging Face folder are held to the same rules.
+
+use std::collections::BTreeMap;
+
+use super::dtype::Dtype;
+use super::error::{LoadErrorKind, bad, unsupported};
+use super::float::FloatType;
+use super::store::{TensorInfo, TensorStore};
+use super::ternary::{TernarySource, looks_ternary};
+use crate::model::{Model, ModelConfig, Norm, Role, TensorId, TokenizerHome};
+
+/// A model under construction.
+pub(super) struct Assembly {
+    config: ModelConfig,
+    store: TensorStore,
+    path: String,
+    format: &'static str,
+    used: Vec<bool>,
+    linears: Vec<TernarySource>,
+    norms: BTreeMap<Norm, usize>,
+    embedding: usize,
+    head: Option<usize>,
+    notes: Vec<String>,
+}
+
+impl Assembly {
+    pub(super) fn new(
+        config: ModelConfig,
+        store: TensorStore,
+        path: String,
+        format: &'static str,
+    ) -> Self {
+        let used = vec![false; store.tensors().len()];
+        Self {
+            config,
+            store,
+            path,
+            format,
+            used,
+            linears: Vec::new(),
+            norms: BTreeMap::new(),
+            embedding: 0,
+            head: None,
+            notes: Vec::new(),
+        }
+    }
+
+    pub(super) fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    pub(super) fn tensor(&self, index: usize) -> &TensorInfo {
+        &self.store.tensors()[index]
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.store.find(name).is_some()
+    }
+
+    pub(super) fn note(&mut self, note: impl Into<String>) {
+        self.notes.push(note.into());
+    }
+
+    fn find(&mut self, name: &str) -> Result<usize, LoadErrorKind> {
+        let index = self
+            .store
+            .find(name)
+            .ok_or_else(|| LoadErrorKind::Missing {
+                field: format!("tensor {name}"),
+                hint: format!(
+                    "a {} model of {} layers needs it; fetch or convert again",
+                    self.config.architecture, self.config.n_layers
+                ),
+            })?;
+        self.used[index] = true;
+        Ok(index)
+    }
+
+    /// A tensor that is there for others and changes nothing here.
+    pub(super) fn ignore(&mut self, name: &str) {
+        if let Some(index) = self.store.find(name) {
+            self.used[index] = true;
+        }
+    }
+
+    /// The tensor of that name, which must be N×K of whatever type.
+    pub(super) fn matrix(
+        &mut self,
+        name: &str,
+        n: usize,
+        k: usize,
+    ) -> Result<usize, LoadErrorKind> {
+        let index = self.find(name)?;
+        let info = self.tensor(index);
+        if info.dims != [n, k] {
+            return Err(bad(
+                format!("shape of tensor {name}"),
+                format!("{n}x{k}, from the configuration"),
+                info.shape(),
+            ));
+        }
+        Ok(index)
+    }
+
+    fn table(&mut self, name: &str) -> Result<usize, LoadErrorKind> {
+        let index = self.matrix(name, self.config.vocab, self.config.hidden)?;
+        match self.tensor(index).dtype {
+            Dtype::Float(_) => Ok(index),
+            other => {
+                let known: Vec<_> = FloatType::ALL.iter().map(|f| f.name()).collect();
+                Err(unsupported(
+                    format!("type {other} of tensor {name}"),
+                    format!("known are {}", known.join(" ")),
+                ))
+            }
+        }
+    }
+
+    pub(super) fn embedding(&mut self, name: &str) -> Result<(), LoadErrorKind> {
+        self.embedding = self.table(name)?;
+        Ok(())
+    }
+
+    pub(super) fn head(&mut self, name: &str) -> Result<(), LoadErrorKind> {
+        self.head = Some(self.table(name)?);
+        Ok(())
+    }
+
+    pub(super) fn norm(&mut self, norm: Norm, name: &str) -> Result<(), LoadErrorKind> {
+        let index = self.find(name)?;
+        let (want, info) = (self.config.norm_len(norm), self.tensor(index));
+        let float = matches!(
+            info.dtype,
+            Dtype::Float(FloatType::F32 | FloatType::F16 | FloatType::BF16)
+        );
+        if info.dims != [want] || !float {
+            let got = format!("{} {}", info.shape(), info.dtype);
+            return Err(bad(
+                format!("tensor {name}"),
+                format!("{want} values of type F32, F16 or BF16"),
+                got,
+            ));
+        }
+        self.norms.insert(norm, index);
+        Ok(())
+    }
+
+    /// A one-element float tensor, if it is there: finite and above zero.
+    pub(super) fn scalar(&mut self, name: &str) -> Result<Option<f32>, LoadErrorKind> {
+        if !self.has(name) {
+            return Ok(None);
+        }
+        let index = self.find(name)?;
+        let info = self.tensor(index);
+        let float = match info.dtype {
+            Dtype::Float(f) if f.block().0 == 1 && info.n_elements() == 1 => f,
+            dtype => {
+                return Err(bad(
+                    format!("tensor {name}"),
+                    "one float",
+                    format!("{} {dtype}", info.shape()),
+                ));
+            }
+        };
+        let mut value = [0f32];
+        float.decode(self.store.bytes(index), &mut value);
+        if value[0].is_finite() && value[0] > 0.0 {
+            Ok(Some(value[0]))
+        } else {
+            Err(bad(
+                format!("tensor {name}"),
+                "a finite scale above 0",
+                value[0],
+            ))
+        }
+    }
+
+    /// Refuses a float projection whose first row is plainly not ternary.
+    pub(super) fn require_ternary_look(&self, index: usize, k: usize) -> Result<(), LoadErrorKind> {
+        let info = self.tensor(index);
+        let Dtype::Float(f) = info.dtype else {
+            unreachable!("{} is a float tensor", info.name)
+        };
+        if looks_ternary(f, &self.store.bytes(index)[..f.row_bytes(k)], k) {
+            return Ok(());
+        }
+        Err(unsupported(
+            format!("float weights in tensor {} ({f})", info.name),
+            "this is an ordinary model, not a ternary one; for ternary master weights give --absmean",
+        ))
+    }
+
+    /// Takes the next projection; they come in the order of [`Model::linear_ids`].
+    pub(super) fn linear(&mut self, id: TensorId, source: TernarySource) {
+        let at = id.layer * Role::ALL.len() + id.role as usize;
+        assert_eq!(at, self.linears.len(), "projections in order");
+        self.linears.push(source);
+    }
+
+    /// An unknown tensor is a part of the graph that would be left out silently.
+    pub(super) fn refuse_unused(&self, why: &str) -> Result<(), LoadErrorKind> {
+        let Some(index) = self.used.iter().position(|u| !u) else {
+            return Ok(());
+        };
+        let name = &self.tensor(index).name;
+        let arch = self.config.architecture;
+        Err(unsupported(
+            format!(
+                "tensor {name}, which is not part of the {arch} graph of {} layers",
+                self.config.n_layers
+            ),
+            why,
+        ))
+    }
+
+    pub(super) fn finish(self, tokenizer: TokenizerHome) -> Result<Model, LoadErrorKind> {
+        let (rows, rest) = self.linears.as_chunks::<7>();
+        assert!(
+            rest.is_empty() && rows.len() == self.config.n_layers,
+            "seven projections a layer"
+        );
+        Ok(Model {
+            linears: rows.to_vec(),
+            config: self.config,
+            path: self.path,
+            format: self.format,
+            store: self.store,
+            norms: self.norms,
+            embedding: self.embedding,
+            head: self.head,
+            tokenizer,
+            notes: self.notes,
+        })
+    }
+}
+
+/// Sizes that must agree before any tensor is looked at.
+pub(super) trait ConfigCheck {
+    /// `n_tensors` bounds the number of layers.
+    fn check(&self, n_tensors: usize) -> Result<(), LoadErrorKind>;
+}
+
+impl ConfigCheck for ModelConfig {
+    fn check(&self, n_tensors: usize) -> Result<(), LoadErrorKind> {
+        const LIMIT: usize = 1 << 24;
+        for (field, value) in [
+            ("layers", self.n_layers),
+            ("hidden width", self.hidden),
+            ("heads", self.n_heads),
+            ("key-value heads", self.n_kv_heads),
+            ("head width", self.head_dim),
+            ("FFN width", self.ffn),
+            ("vocabulary", self.vocab),
+            ("context length", self.context_len),
+        ] {
+            if value == 0 || value > LIMIT {
+                return Err(bad(field, format!("a number from 1 to {LIMIT}"), value));
+            }
+        }
+        if self.n_layers > n_tensors {
+            return Err(bad(
+                "layers",
+                format!("at most the {n_tensors} tensors of the file"),
+                self.n_layers,
+            ));
+        }
+        if !self.n_heads.is_multiple_of(self.n_kv_heads) {
+            let got = format!("{} and {}", self.n_heads, self.n_kv_heads);
+            return Err(bad(
+                "heads and key-value heads",
+                "the first a multiple of the second",
+                got,
+            ));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return Err(bad(
+                "head width",
+                "an even number, for rotary pairs",
+                self.head_dim,
+            ));
+        }
+        if self.n_heads * self.head_dim > LIMIT {
+            return Err(bad(
+                "heads times head width",
+                format!("at most {LIMIT}"),
+                self.n_heads * self.head_dim,
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,1 @@
+//! Packing: the inverse of each decoder, for writing files and for tests.

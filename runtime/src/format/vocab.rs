@@ -1,0 +1,55 @@
+//! Tokenizer keys of GGUF files: read into, and written from, the plain [`GgufVocab`].
+
+use super::error::{LoadErrorKind, bad};
+use super::metadata::Metadata;
+use crate::tokenizer::GgufVocab;
+
+const PREFIX: &str = "tokenizer.ggml.";
+
+/// The vocabulary, or `None` where the file has no tokens.
+pub(crate) fn from_metadata(
+    metadata: &Metadata,
+    architecture: &str,
+) -> Result<Option<GgufVocab>, LoadErrorKind> {
+    let key = |name: &str| format!("{PREFIX}{name}");
+    let Some(tokens) = owned(metadata, &key("tokens"))? else {
+        return Ok(None);
+    };
+    let id = |name: &str| {
+        let key = key(name);
+        match metadata.u64(&key)? {
+            // Some writers say "none" with the largest number, or with -1 read as one.
+            Some(v) if v >= u32::MAX as u64 => Ok(None),
+            v => Ok::<_, LoadErrorKind>(v.map(|v| v as u32)),
+        }
+    };
+    let token_types = metadata.i64s(&key("token_type"))?.unwrap_or_default();
+    let small = |v: i64| i32::try_from(v).map_err(|_| bad(key("token_type"), "small numbers", v));
+    Ok(Some(GgufVocab {
+        architecture: architecture.to_string(),
+        model: metadata.str(&key("model"))?.unwrap_or_default().to_string(),
+        pre: metadata.str(&key("pre"))?.map(str::to_string),
+        tokens,
+        scores: metadata.f32s(&key("scores"))?.unwrap_or_default(),
+        token_types: token_types
+            .into_iter()
+            .map(small)
+            .collect::<Result<_, _>>()?,
+        merges: owned(metadata, &key("merges"))?.unwrap_or_default(),
+        bos: id("bos_token_id")?,
+        eos: id("eos_token_id")?,
+        unk: id("unknown_token_id")?,
+        pad: id("padding_token_id")?,
+        eot: id("eot_token_id")?,
+        add_bos: metadata.bool(&key("add_bos_token"))?,
+        add_eos: metadata.bool(&key("add_eos_token"))?,
+        add_space_prefix: metadata.bool(&key("add_space_prefix"))?,
+        chat_template: metadata.str("tokenizer.chat_template")?.map(str::to_string),
+    }))
+}
+
+fn owned(metadata: &Metadata, key: &str) -> Result<Option<Vec<String>>, LoadErrorKind> {
+    Ok(metadata
+        .strings(key)?
+        .map(|list| list.into_iter().map(str::to_string).collect()))
+}
