@@ -1,0 +1,232 @@
+//! Activations as kernels read them: int8 rows with their sums, or a form that a family asks for.
+
+use crate::trit::absmax;
+
+/// Quantised rows are padded with zeros to a multiple of this many columns;
+/// no layout pads K further than that.
+pub const ACTS_K_ALIGN: usize = 64;
+
+/// M quantised tokens: int8 codes, their sums, and the scale that each was multiplied by.
+#[derive(Clone, Debug, Default)]
+pub struct Activations {
+    /// Tokens.
+    pub m: usize,
+    /// Input features.
+    pub k: usize,
+    /// Row stride: K rounded up to [`ACTS_K_ALIGN`].
+    pub k_padded: usize,
+    /// Codes, `[m, k_padded]`.
+    pub q: Vec<i8>,
+    /// `Σ_k q` of each token.
+    pub sums: Vec<i32>,
+    /// `s = 127 / amax` of each token.
+    pub scales: Vec<f32>,
+}
+
+impl Activations {
+    /// Makes room for `m` tokens of `k` features; keeps the allocation where it is large enough.
+    pub fn reshape(&mut self, m: usize, k: usize) {
+        self.m = m;
+        self.k = k;
+        self.k_padded = k.next_multiple_of(ACTS_K_ALIGN);
+        self.q.resize(m * self.k_padded, 0);
+        self.sums.resize(m, 0);
+        self.scales.resize(m, 0.0);
+    }
+
+    /// Quantises token `token` from `x`, `k` long.
+    pub fn quantise_row(&mut self, token: usize, x: &[f32]) {
+        assert_eq!(x.len(), self.k, "features of a token");
+        let row = &mut self.q[token * self.k_padded..][..self.k_padded];
+        self.scales[token] = absmax(x, row);
+        self.sums[token] = row.iter().map(|&q| q as i32).sum();
+    }
+
+    /// Takes codes as they are (tests, benchmarks); `q` is `[m, k]`.
+    pub fn from_codes(m: usize, k: usize, q: &[i8]) -> Self {
+        assert_eq!(q.len(), m * k, "codes of {m} tokens of {k}");
+        let mut this = Self::default();
+        this.reshape(m, k);
+        for t in 0..m {
+            let row = &q[t * k..][..k];
+            this.q[t * this.k_padded..][..k].copy_from_slice(row);
+            this.q[t * this.k_padded + k..(t + 1) * this.k_padded].fill(0);
+            this.sums[t] = row.iter().map(|&q| q as i32).sum();
+            this.scales[t] = 1.0;
+        }
+        this
+    }
+
+    /// The codes of `count` tokens from `first` on, padding included.
+    pub fn rows(&self, first: usize, count: usize) -> &[i8] {
+        &self.q[first * self.k_padded..(first + count) * self.k_padded]
+    }
+}
+
+/// The form in which a family reads one tile of tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ActsForm {
+    /// i8 `[mr, k_padded]`: the quantised rows as they lie; nothing to prepare.
+    Rows,
+    /// i16 `[k_padded, mr]`, tokens contiguous, in blocks of `block` tokens: inside a block, token
+    /// `i` stands at position `2i` and token `block/2 + i` at `2i + 1`, so that splitting
+    /// i32 words into even and odd i16 restores the order of tokens.
+    ColumnsI16 {
+        /// Tokens of a block: elements of one vector of i16.
+        block: usize,
+    },
+    /// For each pair of columns 32 bytes: the low bytes of 16 i16 entries, then their high bytes.
+    /// Entry `3(w0+1) + (w1+1) = w0·x0 + w1·x1`; entries 9 to 15 are 0. `[mr, k_padded/2, 32]`.
+    PairTables,
+    /// For each triple of columns 32 bytes, low bytes then high bytes: entry `v = 9w0 + 3w1 + w2`
+    /// for `v` in 0..=13 is `w0·x0 + w1·x1 + w2·x2`; entries 14 and 15 are 0.
+    /// `[mr, k.div_ceil(3) rounded up to 8, 32]`, columns past K count as 0.
+    TripleTables,
+}
+
+impl ActsForm {
+    /// Bytes of a prepared tile of `mr` tokens with `k` features.
+    pub fn tile_bytes(self, mr: usize, k: usize) -> usize {
+        let k_padded = k.next_multiple_of(ACTS_K_ALIGN);
+        match self {
+            ActsForm::Rows => mr * k_padded,
+            ActsForm::ColumnsI16 { .. } => k_padded * mr * 2,
+            ActsForm::PairTables => mr * k_padded / 2 * 32,
+            ActsForm::TripleTables => mr * triples(k) * 32,
+        }
+    }
+
+    /// Whether a tile must be prepared before a kernel reads it.
+    pub fn needs_preparing(self) -> bool {
+        self != ActsForm::Rows
+    }
+
+    /// Prepares the tile of `mr` tokens from `first` on; tokens past the last read as zeros.
+    ///
+    /// # Panics
+    /// When `out` is not `tile_bytes` long, or the form is [`ActsForm::Rows`].
+    pub fn prepare(self, acts: &Activations, first: usize, mr: usize, out: &mut [u8]) {
+        assert_eq!(
+            out.len(),
+            self.tile_bytes(mr, acts.k),
+            "bytes of a prepared tile"
+        );
+        match self {
+            ActsForm::Rows => panic!("rows are read in place"),
+            ActsForm::ColumnsI16 { block } => columns_i16(acts, first, mr, block, out),
+            ActsForm::PairTables => tables(acts, first, mr, out, 2, acts.k_padded / 2),
+            ActsForm::TripleTables => tables(acts, first, mr, out, 3, triples(acts.k)),
+        }
+    }
+}
+
+/// Triples of a token in [`ActsForm::TripleTables`].
+pub fn triples(k: usize) -> usize {
+    k.div_ceil(3).next_multiple_of(8)
+}
+
+fn columns_i16(acts: &Activations, first: usize, mr: usize, block: usize, out: &mut [u8]) {
+    assert!(
+        block.is_multiple_of(2) && mr.is_multiple_of(block),
+        "{mr} tokens in blocks of {block}"
+    );
+    for t in 0..mr {
+        let (base, i) = (t - t % block, t % block);
+        let place = base
+            + if i < block / 2 {
+                2 * i
+            } else {
+                2 * (i - block / 2) + 1
+            };
+        let token = first + t;
+        for c in 0..acts.k_padded {
+            let q = if token < acts.m {
+                acts.q[token * acts.k_padded + c] as i16
+            } else {
+                0
+            };
+            let at = (c * mr + place) * 2;
+            out[at..at + 2].copy_from_slice(&q.to_le_bytes());
+        }
+    }
+}
+
+/// Tables of all sums of `g` (2 or 3) columns under ternary weights, low and high bytes apart.
+fn tables(acts: &Activations, first: usize, mr: usize, out: &mut [u8], g: usize, groups: usize) {
+    let k_padded = acts.k_padded;
+    for t in 0..mr {
+        let token = first + t;
+        let row: &[i8] = if token < acts.m {
+            &acts.q[token * k_padded..][..k_padded]
+        } else {
+            &[]
+        };
+        let x = |c: usize| row.get(c).copied().unwrap_or(0) as i16;
+        for p in 0..groups {
+            let mut entries = [0i16; 16];
+            if g == 2 {
+                let (a, b) = (x(2 * p), x(2 * p + 1));
+                for (i, e) in entries[..9].iter_mut().enumerate() {
+                    *e = (i as i16 / 3 - 1) * a + (i as i16 % 3 - 1) * b;
+                }
+            } else {
+                let (a, b, c) = (x(3 * p), x(3 * p + 1), x(3 * p + 2));
+                for (v, e) in entries[..14].iter_mut().enumerate() {
+                    // v = 9w0 + 3w1 + w2 with balanced digits.
+                    let v = v as i16 + 13;
+                    *e = (v / 9 - 1) * a + (v / 3 % 3 - 1) * b + (v % 3 - 1) * c;
+                }
+            }
+            let at = &mut out[(t * groups + p) * 32..][..32];
+            for (i, e) in entries.iter().enumerate() {
+                let [lo, hi] = e.to_le_bytes();
+                at[i] = lo;
+                at[16 + i] = hi;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_padded_with_zeros_and_summed() {
+        let a = Activations::from_codes(2, 3, &[1, -2, 3, 4, 5, -128]);
+        assert_eq!((a.k_padded, &a.sums[..]), (64, &[2, -119][..]));
+        assert_eq!(&a.rows(1, 1)[..4], &[4, 5, -128, 0]);
+    }
+
+    #[test]
+    fn tables_hold_every_ternary_sum() {
+        let a = Activations::from_codes(1, 6, &[5, -3, 127, 100, -50, 7]);
+        let entry = |out: &[u8], at: usize, i: usize| {
+            i16::from_le_bytes([out[at * 32 + i], out[at * 32 + 16 + i]])
+        };
+        let mut out = vec![0; ActsForm::PairTables.tile_bytes(1, 6)];
+        ActsForm::PairTables.prepare(&a, 0, 1, &mut out);
+        assert_eq!(entry(&out, 0, 0), -5 + 3);
+        assert_eq!(entry(&out, 0, 4), 0);
+        assert_eq!(entry(&out, 1, 8), 227);
+        let mut out = vec![0; ActsForm::TripleTables.tile_bytes(1, 6)];
+        ActsForm::TripleTables.prepare(&a, 0, 1, &mut out);
+        assert_eq!(entry(&out, 1, 0), 0);
+        assert_eq!(entry(&out, 1, 13), 100 - 50 + 7);
+        assert_eq!(entry(&out, 1, 1), 7);
+        assert_eq!(entry(&out, 1, 2), -50 - 7, "2 = 3·1 − 1");
+    }
+
+    #[test]
+    fn columns_interleave_halves_of_a_block() {
+        let q: Vec<i8> = (0..8).flat_map(|t| [t as i8, 10 + t as i8]).collect();
+        let a = Activations::from_codes(8, 2, &q);
+        let mut out = vec![0; ActsForm::ColumnsI16 { block: 8 }.tile_bytes(8, 2)];
+        ActsForm::ColumnsI16 { block: 8 }.prepare(&a, 0, 8, &mut out);
+        let col: Vec<i16> = out[..16]
+            .chunks(2)
+            .map(|b| i16::from_le_bytes([b[0], b[1]]))
+            .collect();
+        assert_eq!(col, [0, 4, 1, 5, 2, 6, 3, 7]);
+    }
+}

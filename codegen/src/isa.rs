@@ -1,0 +1,321 @@
+//! What a CPU can run: the features it reports (the only detection in the project) and the
+//! instruction-set names that specs and profiles use. Each [`Isa`] belongs to exactly one backend.
+
+use crate::program::Width;
+use std::fmt;
+use std::str::FromStr;
+
+macro_rules! features {
+    ($($variant:ident $name:literal $arch:tt $detect:tt;)*) => {
+        /// One CPU feature that some kernel needs.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Feature { $(#[doc = $name] $variant,)* }
+
+        impl Feature {
+            /// Every feature, in order.
+            pub const ALL: &'static [Feature] = &[$(Feature::$variant,)*];
+
+            /// The name, as in `/proc/cpuinfo` or the vendor's manual.
+            pub const fn name(self) -> &'static str {
+                match self { $(Feature::$variant => $name,)* }
+            }
+
+            fn detected(self) -> bool {
+                match self {
+                    $(Feature::$variant => {
+                        #[cfg(target_arch = $arch)]
+                        { detect!($arch $detect) }
+                        #[cfg(not(target_arch = $arch))]
+                        { false }
+                    })*
+                }
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+macro_rules! detect {
+    ("x86_64" $f:tt) => {
+        std::arch::is_x86_feature_detected!($f)
+    };
+}
+#[cfg(target_arch = "aarch64")]
+macro_rules! detect {
+    ("aarch64" $f:tt) => {
+        std::arch::is_aarch64_feature_detected!($f)
+    };
+}
+#[cfg(target_arch = "riscv64")]
+macro_rules! detect {
+    ("riscv64" $f:tt) => {
+        cfg!(target_feature = $f)
+    };
+}
+
+features! {
+    Ssse3 "ssse3" "x86_64" "ssse3";
+    Sse41 "sse4.1" "x86_64" "sse4.1";
+    Avx "avx" "x86_64" "avx";
+    Avx2 "avx2" "x86_64" "avx2";
+    Fma "fma" "x86_64" "fma";
+    AvxVnni "avx_vnni" "x86_64" "avxvnni";
+    Avx512F "avx512f" "x86_64" "avx512f";
+    Avx512Bw "avx512bw" "x86_64" "avx512bw";
+    Avx512Vl "avx512vl" "x86_64" "avx512vl";
+    Avx512Vnni "avx512_vnni" "x86_64" "avx512vnni";
+    Avx512Vbmi "avx512_vbmi" "x86_64" "avx512vbmi";
+    Neon "neon" "aarch64" "neon";
+    Dotprod "dotprod" "aarch64" "dotprod";
+    I8mm "i8mm" "aarch64" "i8mm";
+    V "v" "riscv64" "v";
+}
+
+/// A set of features.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Features(u32);
+
+impl Features {
+    /// None.
+    pub const NONE: Features = Features(0);
+
+    /// What this CPU (and its operating system) can run.
+    pub fn detect() -> Self {
+        Feature::ALL
+            .iter()
+            .filter(|f| f.detected())
+            .copied()
+            .collect()
+    }
+
+    /// Whether `feature` is in the set.
+    pub const fn has(self, feature: Feature) -> bool {
+        self.0 & (1 << feature as u32) != 0
+    }
+
+    /// Whether all of `other` is in the set.
+    pub const fn contains(self, other: Features) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The set without `feature`: to run as a lesser CPU would.
+    pub const fn without(self, feature: Feature) -> Self {
+        Features(self.0 & !(1 << feature as u32))
+    }
+
+    /// The features in order.
+    pub fn iter(self) -> impl Iterator<Item = Feature> {
+        Feature::ALL.iter().copied().filter(move |f| self.has(*f))
+    }
+}
+
+impl FromIterator<Feature> for Features {
+    fn from_iter<T: IntoIterator<Item = Feature>>(iter: T) -> Self {
+        Features(iter.into_iter().fold(0, |bits, f| bits | 1 << f as u32))
+    }
+}
+
+impl<const N: usize> From<[Feature; N]> for Features {
+    fn from(list: [Feature; N]) -> Self {
+        list.into_iter().collect()
+    }
+}
+
+/// An instruction set that a backend can emit for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Isa {
+    /// The interpreter: any CPU, slow, the last resort.
+    Interp,
+    /// x86-64 with SSSE3 and SSE4.1, 128-bit, portable backend.
+    Ssse3,
+    /// x86-64 with AVX encodings, 128-bit, portable backend.
+    Avx128,
+    /// x86-64 with a 128-bit `vpdpbusd`, portable backend.
+    Vnni128,
+    /// x86-64 AVX2, 256-bit.
+    Avx2,
+    /// x86-64 AVX-VNNI (or AVX-512-VNNI with VL), 256-bit `vpdpbusd`.
+    AvxVnni,
+    /// x86-64 AVX-512BW, 512-bit, no dot product.
+    Avx512Bw,
+    /// x86-64 AVX-512-VNNI, 512-bit.
+    Avx512Vnni,
+    /// x86-64 AVX-512-VNNI and VBMI (byte look-ups in 64 and 128 entries), 512-bit.
+    Avx512Vbmi,
+    /// aarch64 NEON, portable backend.
+    Neon,
+    /// aarch64 with SDOT, portable backend.
+    Sdot,
+    /// riscv64 V at 128 bits, portable backend.
+    Rvv,
+}
+
+/// The processor family of an [`Isa`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Arch {
+    /// Any.
+    Any,
+    /// x86-64.
+    X86_64,
+    /// aarch64.
+    Aarch64,
+    /// riscv64.
+    Riscv64,
+}
+
+impl Isa {
+    /// All of them, slow to fast within an architecture.
+    pub const ALL: &'static [Isa] = &[
+        Isa::Interp,
+        Isa::Ssse3,
+        Isa::Avx128,
+        Isa::Vnni128,
+        Isa::Avx2,
+        Isa::AvxVnni,
+        Isa::Avx512Bw,
+        Isa::Avx512Vnni,
+        Isa::Avx512Vbmi,
+        Isa::Neon,
+        Isa::Sdot,
+        Isa::Rvv,
+    ];
+
+    /// The name in specs and profiles.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Isa::Interp => "interp",
+            Isa::Ssse3 => "ssse3",
+            Isa::Avx128 => "avx128",
+            Isa::Vnni128 => "vnni128",
+            Isa::Avx2 => "avx2",
+            Isa::AvxVnni => "avxvnni",
+            Isa::Avx512Bw => "avx512bw",
+            Isa::Avx512Vnni => "avx512vnni",
+            Isa::Avx512Vbmi => "avx512vbmi",
+            Isa::Neon => "neon",
+            Isa::Sdot => "sdot",
+            Isa::Rvv => "rvv",
+        }
+    }
+
+    /// The processor family.
+    pub const fn arch(self) -> Arch {
+        match self {
+            Isa::Interp => Arch::Any,
+            Isa::Neon | Isa::Sdot => Arch::Aarch64,
+            Isa::Rvv => Arch::Riscv64,
+            _ => Arch::X86_64,
+        }
+    }
+
+    /// Vector width of the code.
+    pub const fn width(self) -> Width {
+        match self {
+            Isa::Avx2 | Isa::AvxVnni => Width::W32,
+            Isa::Avx512Bw | Isa::Avx512Vnni | Isa::Avx512Vbmi => Width::W64,
+            _ => Width::W16,
+        }
+    }
+
+    /// Vector registers that code may name.
+    pub const fn vector_registers(self) -> usize {
+        match self.arch() {
+            Arch::X86_64 if matches!(self.width(), Width::W64) => 32,
+            Arch::X86_64 => 16,
+            _ => 32,
+        }
+    }
+
+    /// Whether `u8·i8` products of four are summed into i32 by one instruction.
+    pub const fn has_dot(self) -> bool {
+        matches!(
+            self,
+            Isa::Interp
+                | Isa::Vnni128
+                | Isa::AvxVnni
+                | Isa::Avx512Vnni
+                | Isa::Avx512Vbmi
+                | Isa::Sdot
+        )
+    }
+
+    /// Whether the 64- and 128-entry byte look-ups exist.
+    pub const fn has_wide_lut(self) -> bool {
+        matches!(self, Isa::Avx512Vbmi)
+    }
+
+    /// Whether `cpu` can run the code. `Vnni128` and `AvxVnni` have two encodings each, so this is
+    /// no plain set of features.
+    pub fn runs_on(self, cpu: Features) -> bool {
+        use Feature::*;
+        let all = |list: &[Feature]| list.iter().all(|f| cpu.has(*f));
+        match self {
+            Isa::Interp => true,
+            Isa::Ssse3 => all(&[Ssse3, Sse41]),
+            Isa::Avx128 => all(&[Ssse3, Sse41, Avx, Avx2]),
+            Isa::Vnni128 => {
+                all(&[Avx, Avx2]) && (cpu.has(AvxVnni) || all(&[Avx512F, Avx512Vl, Avx512Vnni]))
+            }
+            Isa::Avx2 => all(&[Avx, Avx2]),
+            Isa::AvxVnni => {
+                all(&[Avx, Avx2]) && (cpu.has(AvxVnni) || all(&[Avx512F, Avx512Vl, Avx512Vnni]))
+            }
+            Isa::Avx512Bw => all(&[Avx2, Avx512F, Avx512Bw]),
+            Isa::Avx512Vnni => all(&[Avx2, Avx512F, Avx512Bw, Avx512Vnni]),
+            Isa::Avx512Vbmi => all(&[Avx2, Avx512F, Avx512Bw, Avx512Vnni, Avx512Vbmi]),
+            Isa::Neon => cpu.has(Neon),
+            Isa::Sdot => all(&[Neon, Dotprod]),
+            Isa::Rvv => cpu.has(V),
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// An instruction-set name that is not in [`Isa::ALL`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown instruction set {0:?}; known: {known}", known = Isa::ALL.iter().map(|i| i.name()).collect::<Vec<_>>().join(", "))]
+pub struct UnknownIsa(pub String);
+
+impl FromStr for Isa {
+    type Err = UnknownIsa;
+
+    fn from_str(s: &str) -> Result<Self, UnknownIsa> {
+        Isa::ALL
+            .iter()
+            .copied()
+            .find(|i| i.name() == s)
+            .ok_or_else(|| UnknownIsa(s.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        for &isa in Isa::ALL {
+            assert_eq!(isa.name().parse::<Isa>(), Ok(isa));
+        }
+        assert!(
+            "avx1024"
+                .parse::<Isa>()
+                .unwrap_err()
+                .to_string()
+                .contains("avx512vnni")
+        );
+    }
+
+    #[test]
+    fn masking_a_feature_removes_what_needs_it() {
+        let cpu = Features::detect();
+        assert!(!Isa::Avx512Vbmi.runs_on(cpu.without(Feature::Avx512Vbmi)));
+        assert!(Isa::Interp.runs_on(Features::NONE));
+        assert!(!Isa::Ssse3.runs_on(Features::NONE));
+    }
+}

@@ -1,0 +1,165 @@
+//! Packed layouts: how the codes of NR weight rows lie in a panel so that a kernel reads one linear stream.
+//!
+//! One file per layout, and [`LAYOUTS`], the only list. A layout never depends on the host's
+//! instruction set; panels are padded in N with zero rows and in K with zero trits, so that every
+//! shape works in every layout. Packed bytes never leave the process unkeyed: they live beside
+//! the [`PanelShape`] that made them.
+
+pub mod i2s;
+
+use crate::program::Promise;
+use crate::trit::TernaryMatrix;
+
+/// Every layout. Everything else iterates this list.
+pub const LAYOUTS: &[&dyn Layout] = &[&i2s::I2s];
+
+/// The layout called `name`.
+pub fn by_name(name: &str) -> Option<&'static dyn Layout> {
+    LAYOUTS.iter().copied().find(|l| l.name() == name)
+}
+
+/// The size of one panel, in weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PanelShape {
+    /// Rows packed together.
+    pub nr: usize,
+    /// Columns of the matrix, unpadded.
+    pub k: usize,
+    /// Columns that one step covers; K is padded to a multiple of it (see [`Layout::k_padded`]).
+    pub kr: usize,
+}
+
+/// One way to pack codes.
+pub trait Layout: Sync {
+    /// The name in specs.
+    fn name(&self) -> &'static str;
+
+    /// Why `shape` cannot be packed, if so: for instance NR not a multiple of the layout's strip.
+    fn unsupported(&self, shape: PanelShape) -> Option<String>;
+
+    /// Columns after padding.
+    fn k_padded(&self, shape: PanelShape) -> usize {
+        shape.k.next_multiple_of(shape.kr)
+    }
+
+    /// Bytes of one panel.
+    fn panel_bytes(&self, shape: PanelShape) -> usize;
+
+    /// What every byte of a panel is, for the proof of the kernels that read it.
+    fn promise(&self) -> Promise;
+
+    /// Packs one panel. `codes` is `[nr, k_padded]`, one code (0, 1, 2) a byte, row-major, already padded
+    /// with [`crate::trit::CODE_ZERO`]; every byte of `out` (`panel_bytes` long) is written.
+    fn pack_panel(&self, shape: PanelShape, codes: &[u8], out: &mut [u8]);
+
+    /// The inverse of [`Self::pack_panel`].
+    fn unpack_panel(&self, shape: PanelShape, packed: &[u8], codes: &mut [u8]);
+}
+
+/// A layout and a panel shape: all that packing a matrix needs.
+#[derive(Clone, Copy)]
+pub struct Panel {
+    /// The layout.
+    pub layout: &'static dyn Layout,
+    /// The panel's shape.
+    pub shape: PanelShape,
+}
+
+impl Panel {
+    /// Bytes of one panel.
+    pub fn bytes(&self) -> usize {
+        self.layout.panel_bytes(self.shape)
+    }
+
+    /// Panels of a matrix with `n` rows.
+    pub fn count(&self, n: usize) -> usize {
+        n.div_ceil(self.shape.nr)
+    }
+
+    /// Packs the panels `first..first + out.len() / bytes()` of `w`.
+    /// The caller hands out disjoint ranges to threads.
+    ///
+    /// # Panics
+    /// When `w` has another K, or `out` is not a whole number of panels.
+    pub fn pack(&self, w: &TernaryMatrix, first: usize, out: &mut [u8]) {
+        assert_eq!(w.k(), self.shape.k, "K of the matrix and of the panel");
+        assert_eq!(out.len() % self.bytes(), 0, "whole panels");
+        let k_padded = self.layout.k_padded(self.shape);
+        let mut codes = vec![0u8; self.shape.nr * k_padded];
+        for (i, packed) in out.chunks_exact_mut(self.bytes()).enumerate() {
+            for (r, row) in codes.chunks_exact_mut(k_padded).enumerate() {
+                let n = (first + i) * self.shape.nr + r;
+                if n < w.n() {
+                    w.unpack_row(n, row);
+                } else {
+                    row.fill(crate::trit::CODE_ZERO);
+                }
+            }
+            self.layout.pack_panel(self.shape, &codes, packed);
+        }
+    }
+
+    /// Packs a whole matrix.
+    pub fn pack_all(&self, w: &TernaryMatrix) -> Vec<u8> {
+        let mut out = vec![0u8; self.count(w.n()) * self.bytes()];
+        self.pack(w, 0, &mut out);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every layout: pack then unpack is the identity, packing fills every byte within the promise.
+    #[test]
+    fn unpack_inverts_pack() {
+        for layout in LAYOUTS {
+            for nr in [4, 8, 16, 32, 64, 128] {
+                for k in [
+                    1, 2, 3, 5, 15, 16, 17, 31, 64, 100, 127, 128, 129, 255, 256, 257, 640,
+                ] {
+                    for kr in [4, 16, 24, 32, 64] {
+                        let shape = PanelShape { nr, k, kr };
+                        if layout.unsupported(shape).is_some() {
+                            continue;
+                        }
+                        let kp = layout.k_padded(shape);
+                        assert!(kp >= k);
+                        let mut seed = 1u32;
+                        let codes: Vec<u8> = (0..nr * kp)
+                            .map(|i| {
+                                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                                if i % kp < k {
+                                    ((seed >> 16) % 3) as u8
+                                } else {
+                                    1
+                                }
+                            })
+                            .collect();
+                        let mut packed = vec![0xAA; layout.panel_bytes(shape)];
+                        layout.pack_panel(shape, &codes, &mut packed);
+                        let mut twice = vec![0x55; packed.len()];
+                        layout.pack_panel(shape, &codes, &mut twice);
+                        assert_eq!(
+                            packed,
+                            twice,
+                            "{} {shape:?}: every byte is written",
+                            layout.name()
+                        );
+                        if let Promise::U8(lo, hi) = layout.promise() {
+                            assert!(
+                                packed.iter().all(|b| (lo..=hi).contains(b)),
+                                "{} {shape:?}",
+                                layout.name()
+                            );
+                        }
+                        let mut back = vec![9; codes.len()];
+                        layout.unpack_panel(shape, &packed, &mut back);
+                        assert_eq!(back, codes, "{} {shape:?}", layout.name());
+                    }
+                }
+            }
+        }
+    }
+}

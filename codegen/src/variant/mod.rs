@@ -1,0 +1,130 @@
+//! Kernel families: each turns a spec and a K into a [`Plan`], that is a panel shape, a form of
+//! activations, and programs. One file per family, and [`VARIANTS`], the only list.
+
+pub mod i2s;
+
+use crate::acts::ActsForm;
+use crate::isa::Isa;
+use crate::layout::Panel;
+use crate::program::Program;
+use crate::spec::{Axis, KernelSpec};
+
+/// Every family. Everything else iterates this list.
+pub const VARIANTS: &[&dyn Variant] = &[&i2s::I2s];
+
+/// An ordinary answer: this spec does not exist, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} is not supported: {why}")]
+pub struct Unsupported {
+    /// The spec, or the part of it.
+    pub what: String,
+    /// The reason.
+    pub why: String,
+}
+
+impl Unsupported {
+    /// `what` is not supported because of `why`.
+    pub fn new(what: impl ToString, why: impl Into<String>) -> Self {
+        Self {
+            what: what.to_string(),
+            why: why.into(),
+        }
+    }
+}
+
+/// A kernel family.
+pub trait Variant: Sync {
+    /// The name in specs.
+    fn name(&self) -> &'static str;
+
+    /// One line on what it does and when it wins.
+    fn about(&self) -> &'static str;
+
+    /// The layouts that it reads.
+    fn layouts(&self) -> &'static [&'static str];
+
+    /// The tunables that apply on `isa` and the values worth trying for `m` tokens; the axes `mr`, `nr`
+    /// and `kr` are always among them. An error says why the family does not run on `isa`.
+    fn axes(&self, isa: Isa, m: usize) -> Result<Vec<Axis>, Unsupported>;
+
+    /// The plan of `spec` for `k` input features.
+    ///
+    /// # Errors
+    /// [`Unsupported`] when the spec's values do not fit together, for instance too few registers.
+    fn plan(&self, spec: &KernelSpec, k: usize) -> Result<Plan, Unsupported>;
+}
+
+/// The family called `name`.
+pub fn by_name(name: &str) -> Result<&'static dyn Variant, Unsupported> {
+    VARIANTS
+        .iter()
+        .copied()
+        .find(|v| v.name() == name)
+        .ok_or_else(|| {
+            let known: Vec<_> = VARIANTS.iter().map(|v| v.name()).collect();
+            Unsupported::new(
+                name,
+                format!("no such kernel family; known: {}", known.join(", ")),
+            )
+        })
+}
+
+/// How a result tile is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OutOrder {
+    /// i32 `[mr, nr]`.
+    TokenMajor,
+    /// i32 `[nr, mr]`.
+    RowMajor,
+}
+
+impl OutOrder {
+    /// Position of (`token`, `row`) in a tile of `mr` tokens and `nr` rows.
+    pub fn index(self, token: usize, row: usize, mr: usize, nr: usize) -> usize {
+        match self {
+            OutOrder::TokenMajor => token * nr + row,
+            OutOrder::RowMajor => row * mr + token,
+        }
+    }
+}
+
+/// Everything that running a spec on matrices with K input features needs:
+/// for each panel, `unpack` (if any) once, then for each tile of tokens the `main` program of its size.
+#[derive(Clone)]
+pub struct Plan {
+    /// The spec.
+    pub spec: KernelSpec,
+    /// Input features.
+    pub k: usize,
+    /// How weights are packed.
+    pub panel: Panel,
+    /// How activations are prepared.
+    pub acts: ActsForm,
+    /// Reads a packed panel as `Weights`, writes what `main` reads as `Weights` to `Out`.
+    pub unpack: Option<Program>,
+    /// Micro-kernels by tokens a tile, most tokens first; the last is small enough that any M is a sum
+    /// of sizes (a tile may also be filled up with zero tokens where the family says so by having one size only).
+    pub main: Vec<(usize, Program)>,
+    /// How `main` stores its tile.
+    pub out: OutOrder,
+}
+
+/// The plan of any spec.
+///
+/// # Errors
+/// [`Unsupported`] with the reason.
+pub fn plan(spec: &KernelSpec, k: usize) -> Result<Plan, Unsupported> {
+    by_name(&spec.variant)?.plan(spec, k)
+}
+
+/// Tile sizes for a family that can serve any number of tokens up to `mr`: `mr`, then the powers of two below it.
+pub fn tile_sizes(mr: usize) -> Vec<usize> {
+    let mut sizes = vec![mr];
+    sizes.extend(
+        (0..usize::BITS)
+            .rev()
+            .map(|b| 1usize << b)
+            .filter(|&s| s < mr),
+    );
+    sizes
+}
