@@ -100,8 +100,14 @@ pub enum Promise {
     U8(u8, u8),
     /// Signed bytes in `lo..=hi`.
     I8(i8, i8),
+    /// u16 in `lo..=hi`.
+    U16(u16, u16),
     /// i16 in `lo..=hi`.
     I16(i16, i16),
+    /// Records of 32 bytes: the low bytes of 16 i16 in `lo..=hi`, then their high bytes. A 16-byte load at
+    /// the start of a record yields low bytes, one 16 bytes later high bytes; looked up with the same
+    /// indices and interleaved (low first), they are i16 in `lo..=hi` again. Read-only operands only.
+    I16Planes(i16, i16),
     /// i32 in `lo..=hi`.
     I32(i32, i32),
 }
