@@ -1,0 +1,247 @@
+//! What this machine can do at best: read bandwidth and dot-product rate, measured with programs that go
+//! through the same emitters and the same call as every kernel.
+
+use bitnet_codegen::acts::ActsForm;
+use bitnet_codegen::kernel::AlignedBytes;
+use bitnet_codegen::layout::{Panel, PanelShape, i2s};
+use bitnet_codegen::program::{Addr, Builder, Op, Operand, Promise, Value};
+use bitnet_codegen::variant::OutOrder;
+use bitnet_codegen::{Features, Isa, Kernel, KernelError, KernelSet, KernelSpec, Plan};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// Rows of the stand-in panel; its bytes are what one call of the streaming program reads.
+const ROWS: usize = 64;
+/// Columns of the stand-in panel: 64 · 16384 / 4 = 256 KiB a call.
+const COLUMNS: usize = 16384;
+
+/// Turns of the dot-product loop: about 10 µs.
+const DOT_TURNS: usize = 4096;
+
+fn plan(spec: KernelSpec, build: impl FnOnce(&mut Builder)) -> Plan {
+    let panel = Panel {
+        layout: &i2s::I2s,
+        shape: PanelShape {
+            nr: ROWS,
+            k: COLUMNS,
+            kr: i2s::STEP_K,
+        },
+    };
+    let mut b = Builder::new(spec.to_string(), spec.isa.width());
+    build(&mut b);
+    let main = vec![(1, b.finish())];
+    Plan {
+        spec,
+        k: COLUMNS,
+        panel,
+        acts: ActsForm::Rows,
+        unpack: None,
+        main,
+        out: OutOrder::TokenMajor,
+    }
+}
+
+/// Reads a panel front to back, `ahead` cache lines of prefetch (0: none).
+fn stream_plan(isa: Isa, ahead: usize) -> Plan {
+    let spec = KernelSpec::new("stream", "i2s", 1, ROWS, 16, isa).with("pf", ahead as u32);
+    plan(spec, |b| {
+        let (w, bytes) = (b.width_bytes(), ROWS * COLUMNS / 4);
+        b.operand(Operand::Weights, bytes, Promise::Bits);
+        b.operand(Operand::Out, w, Promise::Bits);
+        let zero = b.zero();
+        // Eight cache lines a turn, or-ed into four chains.
+        let turn_bytes = 512;
+        let accs = b.repeat(bytes / turn_bytes, &[zero; 4], |b, c, params| {
+            let mut accs = params.to_vec();
+            if ahead > 0 {
+                for line in 0..turn_bytes / 64 {
+                    b.prefetch(
+                        Addr::new(Operand::Weights, 64 * (ahead + line)).step(c, turn_bytes),
+                    );
+                }
+            }
+            for i in 0..turn_bytes / w {
+                let v = b.op(Op::Load(
+                    Addr::new(Operand::Weights, i * w).step(c, turn_bytes),
+                ));
+                accs[i % 4] = b.op(Op::Or(accs[i % 4], v));
+            }
+            accs
+        });
+        let sum = accs[1..].iter().fold(accs[0], |s, &a| b.op(Op::Or(s, a)));
+        b.store(Addr::new(Operand::Out, 0), sum);
+    })
+}
+
+/// Dot products on registers alone. Returns the plan and its multiply-accumulates a call.
+fn dot_plan(isa: Isa) -> (Plan, u64) {
+    let spec = KernelSpec::new("dotpeak", "i2s", 1, ROWS, 16, isa);
+    let chains = if isa.vector_registers() == 32 { 16 } else { 10 };
+    let macs = (DOT_TURNS * chains * isa.width().bytes()) as u64;
+    let plan = plan(spec, |b| {
+        let w = b.width_bytes();
+        b.operand(Operand::Out, w, Promise::Bits);
+        let zero = b.zero();
+        let one = b.op(Op::Splat8(if isa.has_dot() { 1 } else { 0 }));
+        let accs = b.repeat(DOT_TURNS, &vec![zero; chains], |b, _, params| {
+            params.iter().map(|&acc| dot(b, isa, acc, one)).collect()
+        });
+        let sum = accs[1..].iter().fold(accs[0], |s, &a| b.op(Op::Or(s, a)));
+        b.store(Addr::new(Operand::Out, 0), sum);
+    });
+    (plan, macs)
+}
+
+fn dot(b: &mut Builder, isa: Isa, acc: Value, one: Value) -> Value {
+    if isa.has_dot() {
+        return b.op(Op::DotU8I8 {
+            acc,
+            u: one,
+            s: one,
+        });
+    }
+    // Without a dot product the i16 pairs of zeros stand for it: the same instructions, no overflow.
+    let pairs = b.op(Op::MaddU8I8 { u: one, s: one });
+    b.op(Op::Add16(acc, pairs))
+}
+
+fn build(plan: Plan, cpu: Features) -> Result<Arc<Kernel>, KernelError> {
+    Ok(Arc::clone(&KernelSet::build(vec![plan], cpu)?.kernels()[0]))
+}
+
+/// The widest instruction set that `cpu` runs and the backends emit; the interpreter if none.
+pub fn widest(cpu: Features) -> Isa {
+    let emits = |isa: Isa| isa.runs_on(cpu) && build(dot_plan(isa).0, cpu).is_ok();
+    Isa::ALL
+        .iter()
+        .rev()
+        .copied()
+        .find(|&i| i != Isa::Interp && emits(i))
+        .unwrap_or(Isa::Interp)
+}
+
+/// Peak multiply-accumulates a second of `threads` threads, in GMAC/s.
+///
+/// # Errors
+/// [`KernelError`] when the loop cannot be emitted for `isa`.
+pub fn dot_gmac_per_s(isa: Isa, cpu: Features, threads: usize) -> Result<f64, KernelError> {
+    let (plan, macs) = dot_plan(isa);
+    let kernel = build(plan, cpu)?;
+    let calls = if isa == Isa::Interp { 1 } else { 400 };
+    let seconds = best_of(
+        5,
+        threads,
+        || {
+            let mut scratch = kernel.scratch();
+            let mut out = vec![0i32; kernel.out_len(1)];
+            move |kernel: &Kernel| {
+                for _ in 0..calls {
+                    kernel.run(1, &[], &[], &[], &mut scratch, &mut out);
+                }
+            }
+        },
+        &kernel,
+    );
+    Ok(macs as f64 * calls as f64 * threads as f64 / seconds / 1e9)
+}
+
+/// Peak read bandwidth of `threads` threads over `bytes` of memory in all, in GB/s: the best of
+/// several prefetch distances, since the roofline must not be lower than a kernel can reach.
+///
+/// # Errors
+/// [`KernelError`] when the loop cannot be emitted for `isa`.
+pub fn read_gb_per_s(
+    isa: Isa,
+    cpu: Features,
+    threads: usize,
+    memory: &[u8],
+) -> Result<f64, KernelError> {
+    let mut best = 0f64;
+    for ahead in [0, 32, 64, 128] {
+        let kernel = build(stream_plan(isa, ahead), cpu)?;
+        let call_bytes = kernel.panel().bytes();
+        let calls = memory.len() / call_bytes;
+        let mut seconds = f64::INFINITY;
+        for _ in 0..4 {
+            let next = AtomicUsize::new(0);
+            let took = best_of(
+                1,
+                threads,
+                || {
+                    let mut scratch = kernel.scratch();
+                    let mut out = vec![0i32; kernel.out_len(1)];
+                    let next = &next;
+                    move |kernel: &Kernel| {
+                        // Chunks from a counter: a thread that loses its core does not hold the others up.
+                        loop {
+                            let i = next.fetch_add(1, Ordering::Relaxed);
+                            if i >= calls {
+                                break;
+                            }
+                            let panel = &memory[i * call_bytes..][..call_bytes];
+                            kernel.run(1, panel, &[], &[], &mut scratch, &mut out);
+                        }
+                    }
+                },
+                &kernel,
+            );
+            seconds = seconds.min(took);
+        }
+        best = best.max((calls * call_bytes) as f64 / seconds / 1e9);
+    }
+    Ok(best)
+}
+
+/// The fastest of `repeats` runs of `threads` threads at once, in seconds. `make` gives each thread its work.
+fn best_of<F: FnMut(&Kernel) + Send>(
+    repeats: usize,
+    threads: usize,
+    make: impl Fn() -> F,
+    kernel: &Kernel,
+) -> f64 {
+    let mut best = f64::INFINITY;
+    for _ in 0..repeats {
+        let barrier = std::sync::Barrier::new(threads);
+        let spans: Vec<(Instant, Instant)> = std::thread::scope(|scope| {
+            let handles: Vec<_> = (0..threads)
+                .map(|_| {
+                    let mut work = make();
+                    let barrier = &barrier;
+                    scope.spawn(move || {
+                        barrier.wait();
+                        let start = Instant::now();
+                        work(kernel);
+                        (start, Instant::now())
+                    })
+                })
+                .collect();
+            handles
+                .into_iter()
+                .map(|h| h.join().expect("a probing thread ends"))
+                .collect()
+        });
+        let start = spans
+            .iter()
+            .map(|s| s.0)
+            .min()
+            .expect("at least one thread");
+        let end = spans
+            .iter()
+            .map(|s| s.1)
+            .max()
+            .expect("at least one thread");
+        best = best.min((end - start).as_secs_f64());
+    }
+    best
+}
+
+/// Memory to read from: far larger than the last-level cache, touched once so that it is really there.
+pub fn streaming_memory(bytes: usize) -> AlignedBytes {
+    let mut memory = AlignedBytes::zeroed(bytes);
+    memory
+        .bytes_mut()
+        .chunks_mut(4096)
+        .for_each(|page| page[0] = 1);
+    memory
+}
