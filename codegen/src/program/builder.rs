@@ -89,6 +89,20 @@ impl Builder {
         i
     }
 
+    /// Reads `count` (4 or 8) table indices of one byte by one load, each shifted left by `shift`.
+    pub fn indices8(&mut self, count: usize, addr: Addr, shift: u8) -> Vec<Index> {
+        assert!(count == 4 || count == 8, "{count} indices by one load");
+        let first = self.program.n_indices;
+        self.program.n_indices += count as u32;
+        let indices: Vec<Index> = (first..self.program.n_indices).map(Index).collect();
+        self.push(Stmt::LetIndices8 {
+            indices: indices.clone(),
+            addr,
+            shift,
+        });
+        indices
+    }
+
     /// Stores a vector.
     pub fn store(&mut self, addr: Addr, v: Value) {
         self.push(Stmt::Store(addr, v));

@@ -193,7 +193,7 @@ pub enum Op {
     Xor(Value, Value),
     /// i8 add, wrapping; proven not to wrap.
     Add8(Value, Value),
-    /// i8 subtract, wrapping; proven not to wrap (as signed or as unsigned bytes).
+    /// Byte subtract that wraps: `min_u8(b, b - p)` is `b mod p` for `b < 2p`, which needs the wrap.
     Sub8(Value, Value),
     /// u8 subtract that stops at 0.
     SubSatU8(Value, Value),
@@ -246,20 +246,20 @@ pub enum Op {
         /// Bytes below 16.
         idx: Value,
     },
-    /// Whole vector, width 64 only: `out[i] = table[idx[i]]` for bytes; indices proven below 64.
+    /// Whole vector, width 64 only: `out[i] = table[idx[i] mod 64]` for bytes.
     Lut64 {
         /// 64 bytes.
         table: Value,
-        /// Bytes below 64.
+        /// Any bytes; the upper two bits do not count.
         idx: Value,
     },
-    /// Whole vector, width 64 only: `out[i] = (lo ++ hi)[idx[i]]` for bytes; indices proven below 128.
+    /// Whole vector, width 64 only: `out[i] = (lo ++ hi)[idx[i] mod 128]` for bytes.
     Lut128 {
         /// Entries 0 to 63.
         lo: Value,
         /// Entries 64 to 127.
         hi: Value,
-        /// Bytes below 128.
+        /// Any bytes; the upper bit does not count.
         idx: Value,
     },
     /// Per lane: bytes `a0 b0 a1 b1 … a7 b7`.
@@ -290,6 +290,16 @@ pub enum Stmt {
     LetIndex8(Index, Addr),
     /// `index = u16 at addr`, zero-extended.
     LetIndex16(Index, Addr),
+    /// `indices[j] = (u8 at addr + j) << shift`, zero-extended: 4 or 8 indices that one load brings.
+    /// On x86-64 each further index is a rotate and a mask, which take no load slot.
+    LetIndices8 {
+        /// 4 or 8 indices.
+        indices: Vec<Index>,
+        /// The first byte; that many bytes are read.
+        addr: Addr,
+        /// Below 16; a shift that makes an entry's size the scale 1.
+        shift: u8,
+    },
     /// W bytes to memory.
     Store(Addr, Value),
     /// `memory += value`, element by element; proven not to wrap.

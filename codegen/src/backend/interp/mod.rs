@@ -98,6 +98,17 @@ impl Machine<'_, '_> {
                     let b = self.bytes(a, 2);
                     self.indices[i.0 as usize] = u16::from_le_bytes([b[0], b[1]]) as usize;
                 }
+                Stmt::LetIndices8 {
+                    indices,
+                    addr,
+                    shift,
+                } => {
+                    let mut bytes = [0u8; 8];
+                    bytes[..indices.len()].copy_from_slice(self.bytes(addr, indices.len()));
+                    for (i, byte) in indices.iter().zip(bytes) {
+                        self.indices[i.0 as usize] = (byte as usize) << shift;
+                    }
+                }
                 Stmt::Store(a, v) => {
                     let value = self.values[v.0 as usize];
                     self.put(a, &value);
@@ -270,8 +281,8 @@ pub fn eval(op: &Op, v: &[Vector]) -> Vector {
             assert!(v[1][i] < 16, "shuffle index {} of 16", v[1][i]);
             v[0][i / 16 * 16 + v[1][i] as usize]
         }),
-        Op::Lut64 { .. } => std::array::from_fn(|i| v[0][v[1][i] as usize]),
-        Op::Lut128 { .. } => std::array::from_fn(|i| match v[2][i] as usize {
+        Op::Lut64 { .. } => std::array::from_fn(|i| v[0][v[1][i] as usize % 64]),
+        Op::Lut128 { .. } => std::array::from_fn(|i| match v[2][i] as usize % 128 {
             j if j < 64 => v[0][j],
             j => v[1][j - 64],
         }),
