@@ -1,0 +1,154 @@
+//! What can be wrong with a vocabulary or with what is asked of a tokenizer.
+
+use std::path::PathBuf;
+
+/// Why a tokenizer could not be built or used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenizerError {
+    /// A tokenizer file could not be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A tokenizer file is not what its name promises.
+    #[error("{}: {why}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and what was found.
+        why: String,
+    },
+    /// A folder holds no tokenizer.
+    #[error(
+        "{}: no tokenizer here: expected tokenizer.json or tokenizer.model; copy it from the model's repository",
+        path.display()
+    )]
+    NoTokenizer {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The vocabulary is of a kind that this runtime does not know. An ordinary answer, not a defect of the file.
+    #[error("tokenizer: {what} `{got}` is not supported; known: {known}")]
+    Unsupported {
+        /// Which property.
+        what: &'static str,
+        /// Its value.
+        got: String,
+        /// The values that are understood.
+        known: &'static str,
+    },
+    /// No tokens.
+    #[error("tokenizer.ggml.tokens: the vocabulary is empty")]
+    Empty,
+    /// Two lists that describe the same tokens differ in length.
+    #[error("{key}: expected {expected} entries, one for each token, got {got}")]
+    Length {
+        /// The list.
+        key: &'static str,
+        /// The number of tokens.
+        expected: usize,
+        /// The number of entries.
+        got: usize,
+    },
+    /// One text has two ids, so encoding would be a matter of chance.
+    #[error("tokenizer.ggml.tokens: {token:?} is both token {first} and token {second}")]
+    Duplicate {
+        /// The text.
+        token: String,
+        /// Its lower id.
+        first: u32,
+        /// Its higher id.
+        second: u32,
+    },
+    /// A token type outside 1..=6.
+    #[error("tokenizer.ggml.token_type[{id}]: expected 1 to 6, got {got}")]
+    Type {
+        /// The token.
+        id: u32,
+        /// The number found.
+        got: i32,
+    },
+    /// A score that cannot be compared.
+    #[error("tokenizer.ggml.scores[{id}]: expected a number, got NaN")]
+    Score {
+        /// The token.
+        id: u32,
+    },
+    /// A merge rule that the vocabulary does not bear out.
+    #[error("tokenizer.ggml.merges[{index}] = {merge:?}: {why}")]
+    Merge {
+        /// Its rank.
+        index: usize,
+        /// The rule.
+        merge: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A named token (bos, eos, …) that is not in the vocabulary.
+    #[error("{key} is {id}, but the vocabulary has {n_vocab} tokens")]
+    SpecialId {
+        /// The key that names it.
+        key: &'static str,
+        /// The id.
+        id: u32,
+        /// The number of tokens.
+        n_vocab: usize,
+    },
+    /// Ids in a file that leave more holes than tokens.
+    #[error("{}: token id {id} is far beyond the {n_tokens} tokens listed", path.display())]
+    SparseIds {
+        /// The file.
+        path: PathBuf,
+        /// The id.
+        id: u32,
+        /// The number of tokens.
+        n_tokens: usize,
+    },
+    /// The tokenizer knows ids that the model's embedding does not have.
+    #[error(
+        "the tokenizer has {tokenizer} tokens but the model's embedding has {model} rows: they do not belong together"
+    )]
+    ModelMismatch {
+        /// Tokens of the tokenizer.
+        tokenizer: usize,
+        /// Rows of the embedding.
+        model: usize,
+    },
+    /// An id that names no token.
+    #[error("token id {id} is out of range: the vocabulary has {n_vocab} tokens")]
+    IdOutOfRange {
+        /// The id.
+        id: u32,
+        /// The number of tokens.
+        n_vocab: usize,
+    },
+    /// Nothing to start from.
+    #[error(
+        "the prompt is empty and the model has no begin-of-text token to start from; give some text"
+    )]
+    EmptyPrompt,
+    /// Text that the vocabulary cannot express.
+    #[error("the vocabulary has no token for {text:?} and no unknown token to stand for it")]
+    Inexpressible {
+        /// The text.
+        text: String,
+    },
+    /// A prompt that is not text.
+    #[error("the {what} is not valid UTF-8 (byte {offset}); pass UTF-8 text")]
+    NotUtf8 {
+        /// What was given: an argument or a file.
+        what: String,
+        /// The first bad byte.
+        offset: usize,
+    },
+    /// The pre-tokeniser or the model of `tokenizer.json` gave up on a text.
+    #[error("the text could not be tokenised: {why}")]
+    Encode {
+        /// What the library said.
+        why: String,
+    },
+}
