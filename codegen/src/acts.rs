@@ -2,9 +2,14 @@
 
 use crate::trit::absmax;
 
-/// Quantised rows are padded with zeros to a multiple of this many columns;
-/// no layout pads K further than that.
+/// Quantised rows are a multiple of this many columns, and no layout has longer steps.
 pub const ACTS_K_ALIGN: usize = 64;
+
+/// Columns (and bytes) of a quantised row of `k` features: K padded with zeros so far that every layout's
+/// last step, of at most [`ACTS_K_ALIGN`] columns, lies inside. The one rule of padding.
+pub const fn row_bytes(k: usize) -> usize {
+    (k + ACTS_K_ALIGN - 1).next_multiple_of(ACTS_K_ALIGN)
+}
 
 /// M quantised tokens: int8 codes, their sums, and the scale that each was multiplied by.
 #[derive(Clone, Debug, Default)]
@@ -13,7 +18,7 @@ pub struct Activations {
     pub m: usize,
     /// Input features.
     pub k: usize,
-    /// Row stride: K rounded up to [`ACTS_K_ALIGN`].
+    /// Row stride: [`row_bytes`] of K.
     pub k_padded: usize,
     /// Codes, `[m, k_padded]`.
     pub q: Vec<i8>,
@@ -28,7 +33,7 @@ impl Activations {
     pub fn reshape(&mut self, m: usize, k: usize) {
         self.m = m;
         self.k = k;
-        self.k_padded = k.next_multiple_of(ACTS_K_ALIGN);
+        self.k_padded = row_bytes(k);
         self.q.resize(m * self.k_padded, 0);
         self.sums.resize(m, 0);
         self.scales.resize(m, 0.0);
@@ -87,7 +92,7 @@ pub enum ActsForm {
 impl ActsForm {
     /// Bytes of a prepared tile of `mr` tokens with `k` features.
     pub fn tile_bytes(self, mr: usize, k: usize) -> usize {
-        let k_padded = k.next_multiple_of(ACTS_K_ALIGN);
+        let k_padded = row_bytes(k);
         match self {
             ActsForm::Rows => mr * k_padded,
             ActsForm::ColumnsI16 { .. } => k_padded * mr * 2,
@@ -194,7 +199,7 @@ mod tests {
     #[test]
     fn rows_are_padded_with_zeros_and_summed() {
         let a = Activations::from_codes(2, 3, &[1, -2, 3, 4, 5, -128]);
-        assert_eq!((a.k_padded, &a.sums[..]), (64, &[2, -119][..]));
+        assert_eq!((a.k_padded, &a.sums[..]), (128, &[2, -119][..]));
         assert_eq!(&a.rows(1, 1)[..4], &[4, 5, -128, 0]);
     }
 

@@ -561,7 +561,7 @@ impl Stage {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::acts::Activations;
     use crate::oracle;
@@ -569,7 +569,7 @@ mod tests {
     use crate::variant::plan;
 
     /// A whole product through a kernel, for one thread and without a runtime.
-    fn product(kernel: &Kernel, w: &TernaryMatrix, acts: &Activations) -> Vec<i32> {
+    pub(crate) fn product(kernel: &Kernel, w: &TernaryMatrix, acts: &Activations) -> Vec<i32> {
         let packed = kernel.panel().pack_all(w);
         let (nr, form) = (kernel.panel().shape.nr, kernel.acts_form());
         let mut scratch = kernel.scratch();

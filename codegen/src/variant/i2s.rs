@@ -13,7 +13,7 @@
 //! steps before they are widened.
 
 use super::{OutOrder, Plan, Unsupported, Variant, tile_sizes};
-use crate::acts::{ACTS_K_ALIGN, ActsForm};
+use crate::acts::{self, ActsForm};
 use crate::isa::Isa;
 use crate::layout::i2s::STEP_K;
 use crate::layout::{Layout as _, Panel, PanelShape, i2s};
@@ -166,7 +166,7 @@ fn program(spec: &KernelSpec, k: usize, mr: usize, form: Form) -> Program {
         kr: spec.kr,
     };
     let steps = i2s::I2s.k_padded(shape) / STEP_K;
-    let k_stride = k.next_multiple_of(ACTS_K_ALIGN);
+    let k_stride = acts::row_bytes(k);
     let mut b = Builder::new(format!("{spec}-k{k}-m{mr}"), width);
     b.operand(
         Operand::Weights,
