@@ -3,4 +3,5 @@
 pub mod format;
 pub mod generate;
 pub mod model;
+pub mod synth;
 pub mod tokenizer;

@@ -55,6 +55,10 @@ impl Assembly {
         &self.store.tensors()[index]
     }
 
+    pub(super) fn dtype_of(&self, name: &str) -> Option<Dtype> {
+        self.store.find(name).map(|i| self.tensor(i).dtype)
+    }
+
     pub(super) fn has(&self, name: &str) -> bool {
         self.store.find(name).is_some()
     }

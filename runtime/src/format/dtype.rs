@@ -225,6 +225,11 @@ pub(crate) fn known_types() -> String {
     )
 }
 
+/// The readable types of safetensors files, for messages.
+pub(crate) fn known_hf_types() -> &'static str {
+    "known are U8 (packed) F32 F16 BF16"
+}
+
 /// Bytes of a tensor of `dims` (outermost first); `None` on overflow or a partial block.
 pub(crate) fn n_bytes(dtype: Dtype, dims: &[usize]) -> Option<usize> {
     let k = *dims.last()?;

@@ -26,7 +26,11 @@ impl LoadError {
 
     /// Whether the file is in order and only asks for something this program does not do.
     pub fn is_unsupported(&self) -> bool {
-        matches!(self.kind, LoadErrorKind::Unsupported { .. })
+        let mut kind = &self.kind;
+        while let LoadErrorKind::InFile { kind: inner, .. } = kind {
+            kind = inner;
+        }
+        matches!(kind, LoadErrorKind::Unsupported { .. })
     }
 }
 
@@ -108,6 +112,14 @@ pub enum LoadErrorKind {
         reason: TritError,
         /// What to try.
         hint: &'static str,
+    },
+    /// One file of a folder has something wrong with it.
+    #[error("{file}: {kind}")]
+    InFile {
+        /// The file's name in the folder.
+        file: String,
+        /// What is wrong.
+        kind: Box<LoadErrorKind>,
     },
     /// A JSON file does not parse.
     #[error("{file} is not valid JSON of the expected form: {reason}")]

@@ -14,17 +14,22 @@ mod error;
 pub mod float;
 mod gguf;
 mod gguf_model;
+mod hf;
 mod map;
 pub mod metadata;
+mod safetensors;
 mod source;
 pub mod store;
 pub mod ternary;
 pub(crate) mod vocab;
+mod write;
 
 pub use error::{LoadError, LoadErrorKind};
 use map::Blob;
 use source::Source;
 pub use ternary::{TileConfig, TileError, Tiles};
+pub(crate) use write::GgufWriter;
+pub use write::WriteError;
 
 /// One way models come.
 pub struct Format {
@@ -37,12 +42,20 @@ pub struct Format {
 }
 
 /// Every format; the only list. The first that claims a file opens it.
-pub const FORMATS: &[Format] = &[Format {
-    name: "GGUF",
-    starts_with: "\"GGUF\"",
-    detect: |s| s.magic().starts_with(&gguf::MAGIC),
-    open: gguf_model::open,
-}];
+pub const FORMATS: &[Format] = &[
+    Format {
+        name: "GGUF",
+        starts_with: "\"GGUF\"",
+        detect: |s| s.magic().starts_with(&gguf::MAGIC),
+        open: gguf_model::open,
+    },
+    Format {
+        name: "safetensors",
+        starts_with: "a header length and \"{\"",
+        detect: hf::detect,
+        open: hf::open,
+    },
+];
 
 /// The block of an I2_S file, which the file does not name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -44,3 +44,40 @@ fn the_gguf_fixtures_open() {
         assert_eq!(model.ternary_info(id).0.name, "blk.1.ffn_down.weight");
     }
 }
+
+/// Two models say the same: configuration up to names, ternary matrices, norms, tables.
+fn assert_same(a: &Model, b: &Model) {
+    let (mut ca, mut cb) = (a.config().clone(), b.config().clone());
+    (ca.name, cb.name) = (String::new(), String::new());
+    assert_eq!(ca, cb);
+    for id in a.linear_ids() {
+        assert_eq!(a.ternary(id).unwrap(), b.ternary(id).unwrap(), "{id}");
+    }
+    for &norm in a.norms.keys() {
+        assert_eq!(a.norm(norm).unwrap(), b.norm(norm).unwrap(), "{norm}");
+    }
+    for (x, y) in [(a.embedding(), b.embedding()), (a.head(), b.head())] {
+        let (mut rx, mut ry) = (vec![0f32; x.cols], vec![0f32; y.cols]);
+        for row in 0..x.rows {
+            x.row_to_f32(row, &mut rx);
+            y.row_to_f32(row, &mut ry);
+            assert_eq!(rx, ry, "row {row}");
+        }
+    }
+}
+
+#[test]
+fn a_gguf_file_and_its_folder_are_the_same_model() {
+    for name in ["b158", "llama"] {
+        let gguf = open(
+            &data(&format!("tiny/tiny_{name}.gguf")),
+            &OpenOptions::default(),
+        )
+        .unwrap();
+        let folder = data(&format!("tiny/tiny_{name}_hf"));
+        let hf = open(&folder, &OpenOptions::default()).unwrap();
+        assert_same(&gguf, &hf);
+        let file = open(&folder.join("model.safetensors"), &OpenOptions::default()).unwrap();
+        assert_same(&gguf, &file);
+    }
+}

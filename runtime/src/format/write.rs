@@ -1,0 +1,278 @@
+//! Writing GGUF files: keys and tensor list first, then the tensors one after the other as they are
+//! made, into a file that takes its name only when it is complete.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+use thiserror::Error;
+
+use super::gguf::{DEFAULT_ALIGNMENT, MAGIC};
+use super::metadata::ValueType;
+
+/// A file that could not be written. No part of it is left behind.
+#[derive(Debug, Error)]
+#[error("cannot {action} {path}: {reason}; nothing was written")]
+pub struct WriteError {
+    /// The file asked for.
+    pub path: String,
+    /// What was being done.
+    pub action: &'static str,
+    /// The system's answer.
+    #[source]
+    pub reason: io::Error,
+}
+
+impl WriteError {
+    fn new(path: &Path, action: &'static str, reason: io::Error) -> Self {
+        Self {
+            path: path.display().to_string(),
+            action,
+            reason,
+        }
+    }
+}
+
+/// A file to be: keys, and the names and sizes of tensors.
+#[derive(Debug, Default)]
+pub(crate) struct GgufWriter {
+    keys: Vec<u8>,
+    n_keys: u64,
+    infos: Vec<u8>,
+    sizes: Vec<u64>,
+    next: u64,
+}
+
+fn put_string(out: &mut Vec<u8>, s: &str) {
+    out.extend((s.len() as u64).to_le_bytes());
+    out.extend(s.as_bytes());
+}
+
+impl GgufWriter {
+    fn key(&mut self, key: &str, kind: ValueType, value: &[u8]) {
+        let mut raw = kind.id().to_le_bytes().to_vec();
+        raw.extend(value);
+        self.raw(key, &raw);
+    }
+
+    /// A key with its type id and value as they stand in another file.
+    pub(crate) fn raw(&mut self, key: &str, raw: &[u8]) {
+        put_string(&mut self.keys, key);
+        self.keys.extend(raw);
+        self.n_keys += 1;
+    }
+
+    pub(crate) fn str(&mut self, key: &str, value: &str) {
+        let mut raw = Vec::new();
+        put_string(&mut raw, value);
+        self.key(key, ValueType::String, &raw);
+    }
+
+    pub(crate) fn u32(&mut self, key: &str, value: usize) {
+        let value = u32::try_from(value).unwrap_or_else(|_| panic!("{key}: {value} as u32"));
+        self.key(key, ValueType::U32, &value.to_le_bytes());
+    }
+
+    pub(crate) fn f32(&mut self, key: &str, value: f32) {
+        self.key(key, ValueType::F32, &value.to_le_bytes());
+    }
+
+    pub(crate) fn bool(&mut self, key: &str, value: bool) {
+        self.key(key, ValueType::Bool, &[value as u8]);
+    }
+
+    fn array(&mut self, key: &str, element: ValueType, n: usize, values: &[u8]) {
+        let mut raw = element.id().to_le_bytes().to_vec();
+        raw.extend((n as u64).to_le_bytes());
+        raw.extend(values);
+        self.key(key, ValueType::Array, &raw);
+    }
+
+    pub(crate) fn strings<S: AsRef<str>>(&mut self, key: &str, values: &[S]) {
+        let mut raw = Vec::new();
+        values.iter().for_each(|s| put_string(&mut raw, s.as_ref()));
+        self.array(key, ValueType::String, values.len(), &raw);
+    }
+
+    pub(crate) fn f32s(&mut self, key: &str, values: &[f32]) {
+        let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.array(key, ValueType::F32, values.len(), &raw);
+    }
+
+    pub(crate) fn i32s(&mut self, key: &str, values: &[i32]) {
+        let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.array(key, ValueType::I32, values.len(), &raw);
+    }
+
+    /// Declares the next tensor; `dims` outermost first.
+    pub(crate) fn tensor(&mut self, name: &str, dims: &[usize], type_id: u32, n_bytes: usize) {
+        put_string(&mut self.infos, name);
+        self.infos.extend((dims.len() as u32).to_le_bytes());
+        dims.iter()
+            .rev()
+            .for_each(|&d| self.infos.extend((d as u64).to_le_bytes()));
+        self.infos.extend(type_id.to_le_bytes());
+        self.infos.extend(self.next.to_le_bytes());
+        self.sizes.push(n_bytes as u64);
+        self.next += (n_bytes as u64).next_multiple_of(DEFAULT_ALIGNMENT as u64);
+    }
+
+    /// Bytes of all tensors.
+    pub(crate) fn data_bytes(&self) -> u64 {
+        self.next
+    }
+
+    /// Everything before the tensors' data.
+    pub(crate) fn header(&self) -> Vec<u8> {
+        let mut header = MAGIC.to_vec();
+        header.extend(3u32.to_le_bytes());
+        header.extend((self.sizes.len() as u64).to_le_bytes());
+        header.extend(self.n_keys.to_le_bytes());
+        header.extend(&self.keys);
+        header.extend(&self.infos);
+        header.resize(header.len().next_multiple_of(DEFAULT_ALIGNMENT), 0);
+        header
+    }
+
+    /// Starts the file: everything but the tensors' data.
+    pub(crate) fn create(self, path: &Path) -> Result<GgufFile, WriteError> {
+        let header = self.header();
+        let target = Target::create(path)?;
+        let mut file = GgufFile {
+            path: path.to_path_buf(),
+            target,
+            sizes: self.sizes,
+            done: 0,
+        };
+        file.write("write", |w| w.write_all(&header))?;
+        Ok(file)
+    }
+}
+
+/// Where bytes go until the file is complete.
+enum Target {
+    /// Beside the file it will become; removed when dropped early.
+    Temporary(BufWriter<NamedTempFile>),
+    /// A device or a pipe, which cannot be replaced.
+    Direct(BufWriter<File>),
+}
+
+const BUFFER_BYTES: usize = 1 << 20;
+
+impl Target {
+    fn create(path: &Path) -> Result<Target, WriteError> {
+        let error = |reason| WriteError::new(path, "create", reason);
+        match std::fs::metadata(path) {
+            Ok(meta) if meta.is_dir() => {
+                return Err(error(io::Error::new(
+                    io::ErrorKind::IsADirectory,
+                    "it is a folder",
+                )));
+            }
+            Ok(meta) if !meta.is_file() => {
+                let file = File::options().write(true).open(path).map_err(error)?;
+                return Ok(Target::Direct(BufWriter::with_capacity(BUFFER_BYTES, file)));
+            }
+            _ => {}
+        }
+        let folder = path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".bitnet-").suffix(".part");
+        #[cfg(unix)]
+        {
+            // As any new file: what the umask leaves of rw for all.
+            use std::os::unix::fs::PermissionsExt;
+            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        }
+        let file = builder.tempfile_in(folder).map_err(error)?;
+        Ok(Target::Temporary(BufWriter::with_capacity(
+            BUFFER_BYTES,
+            file,
+        )))
+    }
+}
+
+/// A file whose tensors are being written, in the order they were declared.
+pub(crate) struct GgufFile {
+    path: PathBuf,
+    target: Target,
+    sizes: Vec<u64>,
+    done: usize,
+}
+
+/// Counts what passes through.
+struct Counter<'a> {
+    sink: &'a mut dyn Write,
+    n: u64,
+}
+
+impl Write for Counter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.sink.write(bytes)?;
+        self.n += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+}
+
+impl GgufFile {
+    fn write(
+        &mut self,
+        action: &'static str,
+        body: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), WriteError> {
+        let result = match &mut self.target {
+            Target::Temporary(w) => body(w),
+            Target::Direct(w) => body(w),
+        };
+        result.map_err(|reason| WriteError::new(&self.path, action, reason))
+    }
+
+    /// Writes the data of the next tensor.
+    ///
+    /// # Panics
+    /// When `body` writes another number of bytes than was declared.
+    pub(crate) fn tensor(
+        &mut self,
+        body: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), WriteError> {
+        let want = self.sizes[self.done];
+        self.done += 1;
+        self.write("write", |sink| {
+            let mut counter = Counter { sink, n: 0 };
+            body(&mut counter)?;
+            assert_eq!(counter.n, want, "bytes of a tensor");
+            let padding = want.next_multiple_of(DEFAULT_ALIGNMENT as u64) - want;
+            counter.write_all(&[0; DEFAULT_ALIGNMENT][..padding as usize])
+        })
+    }
+
+    /// Completes the file and gives it its name.
+    ///
+    /// # Panics
+    /// When a declared tensor was not written.
+    pub(crate) fn finish(mut self) -> Result<(), WriteError> {
+        assert_eq!(self.done, self.sizes.len(), "tensors written");
+        self.write("write", |w| w.flush())?;
+        let Target::Temporary(w) = self.target else {
+            return Ok(());
+        };
+        let error = |action| {
+            let path = self.path.clone();
+            move |reason| WriteError::new(&path, action, reason)
+        };
+        let file = w.into_inner().map_err(|e| error("write")(e.into_error()))?;
+        // A full disk may answer only here.
+        file.as_file().sync_all().map_err(error("write"))?;
+        file.persist(&self.path)
+            .map_err(|e| error("name")(e.error))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,436 @@
+//! Models with the shape of real ones and random weights, for measuring without downloading.
+//!
+//! Weights are a function of the seed, the tensor and the position: fewer layers give the same
+//! first layers. Scales and norms are chosen so that activations keep unit variance through the
+//! depth and logits spread by a few units, as in a trained model; a text of such a model is
+//! noise, but not one token repeated.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use half::f16;
+use thiserror::Error;
+
+use crate::format::dtype::TernaryType;
+use crate::format::float::FloatType;
+use crate::format::{GgufWriter, WriteError};
+use crate::model::{Architecture, Role};
+
+mod shapes;
+mod words;
+
+pub use shapes::{SHAPES, Shape};
+
+/// Why a model was not written.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SynthError {
+    /// No shape has this name.
+    #[error("unknown shape {name:?}: known are {known}")]
+    UnknownShape {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// The number of layers is not one the shape can be cut to.
+    #[error("{layers} layers of {shape}: expected 1 to {max}")]
+    Layers {
+        /// What was asked for.
+        layers: usize,
+        /// The shape.
+        shape: &'static str,
+        /// Its depth.
+        max: usize,
+    },
+    /// The file could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The caller asked to stop; nothing was written.
+    #[error("stopped; nothing was written")]
+    Stopped,
+}
+
+impl Shape {
+    /// The shape of this name.
+    ///
+    /// # Errors
+    /// [`SynthError::UnknownShape`], listing the known ones.
+    pub fn find(name: &str) -> Result<&'static Shape, SynthError> {
+        SHAPES
+            .iter()
+            .find(|s| s.name == name)
+            .ok_or_else(|| SynthError::UnknownShape {
+                name: name.to_string(),
+                known: SHAPES.iter().map(|s| s.name).collect::<Vec<_>>().join(" "),
+            })
+    }
+
+    fn linear(&self, role: Role) -> (usize, usize) {
+        let (q, kv) = (
+            self.n_heads * self.head_dim,
+            self.n_kv_heads * self.head_dim,
+        );
+        match role {
+            Role::AttnQ => (q, self.hidden),
+            Role::AttnK | Role::AttnV => (kv, self.hidden),
+            Role::AttnOut => (self.hidden, q),
+            Role::FfnGate | Role::FfnUp => (self.ffn, self.hidden),
+            Role::FfnDown => (self.hidden, self.ffn),
+        }
+    }
+}
+
+/// Writes a model. `layers` cuts the depth; `progress(done, total)` is told bytes and answers
+/// whether to go on.
+///
+/// # Errors
+/// [`SynthError`].
+pub fn write(
+    path: &Path,
+    shape: &'static Shape,
+    seed: u64,
+    layers: Option<usize>,
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<(), SynthError> {
+    let n_layers = layers.unwrap_or(shape.n_layers);
+    if n_layers == 0 || n_layers > shape.n_layers {
+        return Err(SynthError::Layers {
+            layers: n_layers,
+            shape: shape.name,
+            max: shape.n_layers,
+        });
+    }
+    let tensors = tensors(shape, n_layers);
+    let mut writer = keys(shape, seed, n_layers);
+    for t in &tensors {
+        writer.tensor(&t.name, &t.dims, t.type_id(), t.n_bytes());
+    }
+    let (total, mut done) = (writer.data_bytes(), 0);
+    let mut file = writer.create(path)?;
+    for (i, t) in tensors.iter().enumerate() {
+        let noise = Noise {
+            key: mix(seed ^ mix(i as u64 + 1)),
+        };
+        file.tensor(|sink| t.fill(noise, sink))?;
+        done += t.n_bytes() as u64;
+        if !progress(done, total) {
+            return Err(SynthError::Stopped);
+        }
+    }
+    Ok(file.finish()?)
+}
+
+/// What a tensor is filled with.
+enum Fill {
+    /// Around one.
+    Norm,
+    /// Normal, with this deviation.
+    Normal(f32),
+    /// Trits, with this scale.
+    Trits(f32),
+}
+
+struct Tensor {
+    name: String,
+    dims: Vec<usize>,
+    fill: Fill,
+}
+
+/// All tensors; layers last, so that cutting the depth leaves the others as they are.
+fn tensors(s: &Shape, n_layers: usize) -> Vec<Tensor> {
+    // Logits of a few units: rows of length about 2, against a hidden state of length √hidden.
+    let table = |name: &str| {
+        let dims = vec![s.vocab, s.hidden];
+        Tensor {
+            name: name.into(),
+            dims,
+            fill: Fill::Normal(2.0 / (s.hidden as f32).sqrt()),
+        }
+    };
+    let norm = |name: String, n: usize| Tensor {
+        name,
+        dims: vec![n],
+        fill: Fill::Norm,
+    };
+    let mut out = vec![
+        table("token_embd.weight"),
+        norm("output_norm.weight".into(), s.hidden),
+    ];
+    if !s.tied {
+        out.push(table("output.weight"));
+    }
+    for layer in 0..n_layers {
+        let mut push_norm =
+            |name: &str, n: usize| out.push(norm(format!("blk.{layer}.{name}.weight"), n));
+        push_norm("attn_norm", s.hidden);
+        push_norm("ffn_norm", s.hidden);
+        if s.architecture.sub_norms() {
+            push_norm("attn_sub_norm", s.n_heads * s.head_dim);
+            push_norm("ffn_sub_norm", s.ffn);
+        }
+        for role in Role::ALL {
+            let (n, k) = s.linear(role);
+            // Half of the trits are zero: k of them sum to a variance of k/2.
+            let unit = (2.0 / k as f32).sqrt();
+            // What is added to the residual stream 2·layers times must sum to one unit.
+            let scale = match role {
+                Role::AttnOut | Role::FfnDown => unit / (2.0 * s.n_layers as f32).sqrt(),
+                _ => unit,
+            };
+            let name = format!("blk.{layer}.{}.weight", role.gguf_name());
+            out.push(Tensor {
+                name,
+                dims: vec![n, k],
+                fill: Fill::Trits(scale),
+            });
+        }
+    }
+    out
+}
+
+/// A random number for every position, in any order: the sequence of splitmix64 from a key.
+#[derive(Clone, Copy)]
+struct Noise {
+    key: u64,
+}
+
+/// The output function of splitmix64 (Steele, Lea and Flood 2014).
+fn mix(mut x: u64) -> u64 {
+    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ x >> 31
+}
+
+impl Noise {
+    fn at(self, i: u64) -> u64 {
+        mix(self
+            .key
+            .wrapping_add((i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+    }
+}
+
+/// Bytes made between two writes.
+const CHUNK_BYTES: usize = 1 << 16;
+
+impl Tensor {
+    fn type_id(&self) -> u32 {
+        match self.fill {
+            Fill::Norm => FloatType::F32.ggml_id(),
+            Fill::Normal(_) => FloatType::F16.ggml_id(),
+            Fill::Trits(_) => TernaryType::I2S
+                .ggml_id()
+                .unwrap_or_else(|| panic!("I2_S has an id")),
+        }
+    }
+
+    fn n_bytes(&self) -> usize {
+        let n: usize = self.dims.iter().product();
+        match self.fill {
+            Fill::Norm => 4 * n,
+            Fill::Normal(_) => 2 * n,
+            Fill::Trits(_) => n / 4 + 32,
+        }
+    }
+
+    fn fill(&self, noise: Noise, sink: &mut dyn Write) -> io::Result<()> {
+        let n: usize = self.dims.iter().product();
+        match self.fill {
+            Fill::Norm => {
+                // 0.75 to 1.25 in steps that every float type holds.
+                let value = |i| (48 + noise.at(i) % 33) as f32 / 64.0;
+                (0..n as u64).try_for_each(|i| sink.write_all(&value(i).to_le_bytes()))
+            }
+            Fill::Normal(deviation) => {
+                let table = normal_table(deviation);
+                chunks(2 * n, sink, |i| {
+                    let x = noise.at(i);
+                    let value = |half: u32| {
+                        table[half.to_le_bytes().map(usize::from).iter().sum::<usize>()]
+                    };
+                    let [a, b] = [value(x as u32), value((x >> 32) as u32)].map(f16::to_le_bytes);
+                    [a[0], a[1], b[0], b[1]]
+                })
+            }
+            Fill::Trits(scale) => {
+                chunks(n / 4, sink, |i| trits(noise.at(i)).to_le_bytes())?;
+                sink.write_all(&crate::format::ternary::pack::i2s_tail(scale))
+            }
+        }
+    }
+}
+
+/// 32 codes from 64 random bits: −1 and 1 a quarter of the time each, else 0. Code 3 becomes 1.
+fn trits(x: u64) -> u64 {
+    let threes = x & x >> 1 & 0x5555_5555_5555_5555;
+    x & !(threes << 1)
+}
+
+/// The sum of four bytes is nearly normal: values by that sum, mean 0.
+fn normal_table(deviation: f32) -> Vec<f16> {
+    let byte_variance = (256.0f32 * 256.0 - 1.0) / 12.0;
+    let unit = (4.0 * byte_variance).sqrt();
+    (0..=4 * 255)
+        .map(|sum| f16::from_f32((sum as f32 - 2.0 * 255.0) / unit * deviation))
+        .collect()
+}
+
+/// Writes `n_bytes` bytes, `B` at a time from a running index.
+fn chunks<const B: usize>(
+    n_bytes: usize,
+    sink: &mut dyn Write,
+    at: impl Fn(u64) -> [u8; B],
+) -> io::Result<()> {
+    let mut buffer = vec![0u8; CHUNK_BYTES.min(n_bytes.next_multiple_of(B))];
+    let mut i = 0u64;
+    let mut left = n_bytes;
+    while left > 0 {
+        let now = left.min(buffer.len());
+        for out in buffer[..now.next_multiple_of(B)].as_chunks_mut::<B>().0 {
+            *out = at(i);
+            i += 1;
+        }
+        sink.write_all(&buffer[..now])?;
+        left -= now;
+    }
+    Ok(())
+}
+
+fn keys(s: &Shape, seed: u64, n_layers: usize) -> GgufWriter {
+    let mut w = GgufWriter::default();
+    let arch = s.architecture.gguf_name();
+    let key = |name: &str| format!("{arch}.{name}");
+    w.str("general.architecture", arch);
+    w.str("general.name", &format!("synth {} seed {seed}", s.name));
+    w.u32(&key("vocab_size"), s.vocab);
+    w.u32(&key("context_length"), s.context_len);
+    w.u32(&key("embedding_length"), s.hidden);
+    w.u32(&key("block_count"), n_layers);
+    w.u32(&key("feed_forward_length"), s.ffn);
+    w.u32(&key("rope.dimension_count"), s.head_dim);
+    w.u32(&key("attention.head_count"), s.n_heads);
+    w.u32(&key("attention.head_count_kv"), s.n_kv_heads);
+    if s.head_dim * s.n_heads != s.hidden {
+        w.u32(&key("attention.key_length"), s.head_dim);
+        w.u32(&key("attention.value_length"), s.head_dim);
+    }
+    w.f32(&key("attention.layer_norm_rms_epsilon"), s.norm_eps);
+    w.f32(&key("rope.freq_base"), s.rope_theta);
+    if s.architecture == Architecture::Bitnet {
+        w.str(&key("rope.scaling.type"), "linear");
+        w.f32(&key("rope.scaling.factor"), 1.0);
+    }
+    w.u32("general.file_type", 40);
+    w.u32("general.quantization_version", 2);
+    words::tokenizer_keys(&mut w, s.vocab);
+    w
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{OpenOptions, open};
+
+    #[test]
+    fn a_model_is_written_read_and_does_not_depend_on_its_depth() {
+        let dir = tempfile::tempdir().unwrap();
+        let shape = Shape::find("tiny").unwrap();
+        let models: Vec<_> = [None, Some(1)]
+            .map(|layers| {
+                let path = dir.path().join(format!("{layers:?}.gguf"));
+                write(&path, shape, 7, layers, &mut |_, _| true).unwrap();
+                open(&path, &OpenOptions::default()).unwrap()
+            })
+            .into();
+        let (deep, shallow) = (&models[0], &models[1]);
+        assert_eq!((deep.config().n_layers, shallow.config().n_layers), (2, 1));
+        for id in shallow.linear_ids() {
+            let m = deep.ternary(id).unwrap();
+            assert_eq!(m, shallow.ternary(id).unwrap(), "{id}");
+            let zeros = (0..m.k()).filter(|&c| m.trit(0, c) == 0).count();
+            assert!(
+                (m.k() / 3..m.k() * 2 / 3).contains(&zeros),
+                "{zeros} of {} trits are 0 in {id}",
+                m.k()
+            );
+        }
+        let table = shallow.embedding();
+        let mut row = vec![0f32; table.cols];
+        table.row_to_f32(5, &mut row);
+        let length = row.iter().map(|v| v * v).sum::<f32>().sqrt();
+        assert!(
+            (1.7..2.3).contains(&length),
+            "rows have a length about 2, not {length}"
+        );
+        assert_eq!(shallow.gguf_vocab().unwrap().unwrap().tokens.len(), 512);
+    }
+
+    #[test]
+    fn every_shape_is_one_the_reader_accepts() {
+        // The data is a hole in the file: reading it in would need the memory of a real model.
+        let dir = tempfile::tempdir().unwrap();
+        for shape in SHAPES {
+            let mut writer = keys(shape, 1, 2);
+            for t in tensors(shape, 2) {
+                writer.tensor(&t.name, &t.dims, t.type_id(), t.n_bytes());
+            }
+            let path = dir.path().join(shape.name);
+            let header = writer.header();
+            std::fs::write(&path, &header).unwrap();
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.set_len(header.len() as u64 + writer.data_bytes())
+                .unwrap();
+            let model = open(&path, &OpenOptions::default())
+                .unwrap_or_else(|e| panic!("{}: {e}", shape.name));
+            let c = model.config();
+            assert_eq!(
+                (c.hidden, c.ffn, c.vocab, c.head_dim),
+                (shape.hidden, shape.ffn, shape.vocab, shape.head_dim)
+            );
+            assert_eq!(
+                (c.rope.theta, c.norm_eps, c.tied),
+                (shape.rope_theta, shape.norm_eps, shape.tied)
+            );
+        }
+    }
+
+    #[test]
+    fn bad_requests_are_named_and_leave_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.gguf");
+        let shape = Shape::find("tiny").unwrap();
+        let mut go = |_, _| true;
+        assert!(matches!(
+            Shape::find("2b"),
+            Err(SynthError::UnknownShape { .. })
+        ));
+        for layers in [0, 3] {
+            assert!(matches!(
+                write(&path, shape, 1, Some(layers), &mut go),
+                Err(SynthError::Layers { .. })
+            ));
+        }
+        assert!(matches!(
+            write(&path, shape, 1, None, &mut |_, _| false),
+            Err(SynthError::Stopped)
+        ));
+        let nowhere = dir.path().join("no/such/folder/m.gguf");
+        assert!(matches!(
+            write(&nowhere, shape, 1, None, &mut go),
+            Err(SynthError::Write(_))
+        ));
+        if cfg!(target_os = "linux") {
+            let e = write(Path::new("/dev/full"), shape, 1, None, &mut go).unwrap_err();
+            assert!(e.to_string().contains("No space left"), "{e}");
+            assert!(
+                !std::fs::metadata("/dev/full").unwrap().is_file(),
+                "/dev/full is still a device"
+            );
+        }
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count(),
+            0,
+            "nothing is left behind"
+        );
+    }
+}
