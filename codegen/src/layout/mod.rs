@@ -5,13 +5,14 @@
 //! shape works in every layout. Packed bytes never leave the process unkeyed: they live beside
 //! the [`PanelShape`] that made them.
 
+pub mod base3;
 pub mod i2s;
 
 use crate::program::Promise;
 use crate::trit::TernaryMatrix;
 
 /// Every layout. Everything else iterates this list.
-pub const LAYOUTS: &[&dyn Layout] = &[&i2s::I2s];
+pub const LAYOUTS: &[&dyn Layout] = &[&i2s::I2s, &base3::Base3];
 
 /// The layout called `name`.
 pub fn by_name(name: &str) -> Option<&'static dyn Layout> {
@@ -119,13 +120,13 @@ mod tests {
                 for k in [
                     1, 2, 3, 5, 15, 16, 17, 31, 64, 100, 127, 128, 129, 255, 256, 257, 640,
                 ] {
-                    for kr in [4, 16, 24, 32, 64] {
+                    for kr in [4, 16, 20, 24, 32, 64] {
                         let shape = PanelShape { nr, k, kr };
                         if layout.unsupported(shape).is_some() {
                             continue;
                         }
                         let kp = layout.k_padded(shape);
-                        assert!(kp >= k);
+                        assert!(kp >= k && kp <= crate::acts::row_bytes(k));
                         let mut seed = 1u32;
                         let codes: Vec<u8> = (0..nr * kp)
                             .map(|i| {

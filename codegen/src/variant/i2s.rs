@@ -384,7 +384,7 @@ fn nested(addr: Addr, outer: Option<Counter>, step_bytes: usize) -> Addr {
 }
 
 /// `a0 + (a1 >> 2) + (a2 >> 4) + (a3 >> 6)`: each sum is an exact multiple of its divisor.
-fn combine(b: &mut Builder, accs: &[Value]) -> Value {
+pub(super) fn combine(b: &mut Builder, accs: &[Value]) -> Value {
     let mut sum = accs[0];
     for (f, &a) in accs.iter().enumerate().skip(1) {
         let part = b.op(Op::Sar32(a, 2 * f as u8));

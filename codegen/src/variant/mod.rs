@@ -1,6 +1,7 @@
 //! Kernel families: each turns a spec and a K into a [`Plan`], that is a panel shape, a form of
 //! activations, and programs. One file per family, and [`VARIANTS`], the only list.
 
+pub mod dense;
 pub mod gemm;
 pub mod i2s;
 
@@ -14,7 +15,7 @@ use crate::program::Program;
 use crate::spec::{Axis, KernelSpec};
 
 /// Every family. Everything else iterates this list.
-pub const VARIANTS: &[&dyn Variant] = &[&i2s::I2s, &gemm::Gemm];
+pub const VARIANTS: &[&dyn Variant] = &[&i2s::I2s, &dense::Dense, &gemm::Gemm];
 
 /// An ordinary answer: this spec does not exist, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -195,4 +195,4 @@ macro_rules! families {
     };
 }
 
-families!(i2s, gemm);
+families!(i2s, dense, gemm);
