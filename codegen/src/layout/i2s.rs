@@ -41,8 +41,7 @@ impl Layout for I2s {
     }
 
     fn promise(&self) -> Promise {
-        // Four codes of at most 2: no byte is above 0b10_10_10_10.
-        Promise::U8(0, 0xAA)
+        Promise::Codes2
     }
 
     fn pack_panel(&self, shape: PanelShape, codes: &[u8], out: &mut [u8]) {

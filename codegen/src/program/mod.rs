@@ -96,6 +96,8 @@ impl Operand {
 pub enum Promise {
     /// Any bits.
     Bits,
+    /// Bytes of four 2-bit codes, each at most 2.
+    Codes2,
     /// Unsigned bytes in `lo..=hi`.
     U8(u8, u8),
     /// Signed bytes in `lo..=hi`.
