@@ -114,6 +114,35 @@ pub enum Promise {
     I32(i32, i32),
 }
 
+impl Promise {
+    /// Whether `bytes`, which start where an element (or record) starts, keep the promise.
+    /// Bytes past the last whole element are not looked at.
+    pub fn holds(self, bytes: &[u8]) -> bool {
+        let words = || {
+            bytes
+                .chunks_exact(2)
+                .map(|b| i16::from_le_bytes([b[0], b[1]]))
+        };
+        match self {
+            Promise::Bits => true,
+            Promise::Codes2 => bytes.iter().all(|&b| b & (b >> 1) & 0x55 == 0),
+            Promise::U8(lo, hi) => bytes.iter().all(|b| (lo..=hi).contains(b)),
+            Promise::I8(lo, hi) => bytes.iter().all(|&b| (lo..=hi).contains(&(b as i8))),
+            Promise::U16(lo, hi) => words().all(|w| (lo..=hi).contains(&(w as u16))),
+            Promise::I16(lo, hi) => words().all(|w| (lo..=hi).contains(&w)),
+            Promise::I32(lo, hi) => bytes
+                .chunks_exact(4)
+                .map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .all(|w| (lo..=hi).contains(&w)),
+            Promise::I16Planes(lo, hi) => bytes.chunks_exact(32).all(|record| {
+                (0..16)
+                    .map(|i| i16::from_le_bytes([record[i], record[16 + i]]))
+                    .all(|w| (lo..=hi).contains(&w))
+            }),
+        }
+    }
+}
+
 /// Size and promise of one operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Extent {
