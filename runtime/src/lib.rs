@@ -1,7 +1,9 @@
 //! Loads ternary models and generates text with tuned kernels.
 
+pub mod convert;
 pub mod format;
 pub mod generate;
+pub mod inspect;
 pub mod model;
 pub mod synth;
 pub mod tokenizer;

@@ -366,6 +366,11 @@ impl Model {
         self.store.tensors()
     }
 
+    /// Bytes of the model's file, or of all shards.
+    pub fn file_bytes(&self) -> u64 {
+        self.store.file_bytes()
+    }
+
     /// All projections, in the order of the forward pass.
     pub fn linear_ids(&self) -> impl Iterator<Item = TensorId> + use<> {
         (0..self.config.n_layers).flat_map(|layer| Role::ALL.map(|role| TensorId { layer, role }))

@@ -28,8 +28,8 @@ pub use error::{LoadError, LoadErrorKind};
 use map::Blob;
 use source::Source;
 pub use ternary::{TileConfig, TileError, Tiles};
-pub(crate) use write::GgufWriter;
 pub use write::WriteError;
+pub(crate) use write::{GgufFile, GgufWriter};
 
 /// One way models come.
 pub struct Format {

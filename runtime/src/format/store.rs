@@ -82,6 +82,10 @@ impl TensorStore {
         self.index.get(name).copied()
     }
 
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.files.iter().map(|f| f.len() as u64).sum()
+    }
+
     pub(crate) fn bytes(&self, index: usize) -> &[u8] {
         let t = &self.tensors[index];
         &self.files[t.file][t.bytes.clone()]

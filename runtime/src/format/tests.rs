@@ -81,3 +81,42 @@ fn a_gguf_file_and_its_folder_are_the_same_model() {
         assert_same(&gguf, &file);
     }
 }
+
+#[test]
+fn conversion_changes_nothing_but_the_storage() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in [
+        "tiny_b158.gguf",
+        "tiny_llama.gguf",
+        "tiny_b158_hf",
+        "tiny_llama_hf",
+    ] {
+        let source = open(&data("tiny").join(name), &OpenOptions::default()).unwrap();
+        let path = dir.path().join(format!("{name}.out"));
+        let report = crate::convert::to_i2s(&source, &path, &mut |_, _| true).unwrap();
+        assert_eq!(
+            report.notes.is_empty(),
+            name.ends_with(".gguf"),
+            "a folder without tokenizer is noted"
+        );
+        let back = open(&path, &OpenOptions::default()).unwrap();
+        assert_same(&source, &back);
+        assert_eq!(
+            source.gguf_vocab().unwrap(),
+            back.gguf_vocab().unwrap(),
+            "{name}"
+        );
+        // The order of heads is that of other engines: the projections are the fixture's bytes.
+        if let Some(stem) = name.strip_suffix("_hf") {
+            let other = open(
+                &data("tiny").join(format!("{stem}.gguf")),
+                &OpenOptions::default(),
+            )
+            .unwrap();
+            for id in back.linear_ids() {
+                let bytes = |m: &Model| m.store.bytes(m.ternary_info(id).1.tensor).to_vec();
+                assert_eq!(bytes(&back), bytes(&other), "{name} {id}");
+            }
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::error::{LoadErrorKind, bad};
 use super::metadata::Metadata;
+use super::write::GgufWriter;
 use crate::tokenizer::GgufVocab;
 
 const PREFIX: &str = "tokenizer.ggml.";
@@ -52,4 +53,46 @@ fn owned(metadata: &Metadata, key: &str) -> Result<Option<Vec<String>>, LoadErro
     Ok(metadata
         .strings(key)?
         .map(|list| list.into_iter().map(str::to_string).collect()))
+}
+
+/// Writes the keys that [`from_metadata`] reads.
+pub(crate) fn write(w: &mut GgufWriter, vocab: &GgufVocab) {
+    let key = |name: &str| format!("{PREFIX}{name}");
+    w.str(&key("model"), &vocab.model);
+    if let Some(pre) = &vocab.pre {
+        w.str(&key("pre"), pre);
+    }
+    w.strings(&key("tokens"), &vocab.tokens);
+    if !vocab.scores.is_empty() {
+        w.f32s(&key("scores"), &vocab.scores);
+    }
+    if !vocab.token_types.is_empty() {
+        w.i32s(&key("token_type"), &vocab.token_types);
+    }
+    if !vocab.merges.is_empty() {
+        w.strings(&key("merges"), &vocab.merges);
+    }
+    for (name, id) in [
+        ("bos_token_id", vocab.bos),
+        ("eos_token_id", vocab.eos),
+        ("unknown_token_id", vocab.unk),
+        ("padding_token_id", vocab.pad),
+        ("eot_token_id", vocab.eot),
+    ] {
+        if let Some(id) = id {
+            w.u32(&key(name), id as usize);
+        }
+    }
+    for (name, flag) in [
+        ("add_bos_token", vocab.add_bos),
+        ("add_eos_token", vocab.add_eos),
+        ("add_space_prefix", vocab.add_space_prefix),
+    ] {
+        if let Some(flag) = flag {
+            w.bool(&key(name), flag);
+        }
+    }
+    if let Some(template) = &vocab.chat_template {
+        w.str("tokenizer.chat_template", template);
+    }
 }
