@@ -6,13 +6,14 @@
 //! Nothing is returned; every operand pointer may be unaligned; wide x86 code ends with `vzeroupper`.
 
 pub mod interp;
+pub mod x86_wide;
 
 use crate::isa::{Features, Isa};
 use crate::program::Checked;
 use crate::variant::Unsupported;
 
 /// Every emitter. Everything else iterates this list.
-pub const BACKENDS: &[&dyn Backend] = &[&interp::Interp];
+pub const BACKENDS: &[&dyn Backend] = &[&interp::Interp, &x86_wide::X86Wide];
 
 /// Emitted code.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,115 @@
+//! The wide x86 backend: whole micro-kernels in AVX2, AVX-VNNI and AVX-512 from one walk over a program.
+//!
+//! Steps: flatten ([`order`]), look at values ([`values`]) and addresses ([`pointers`]), give out registers
+//! while listing instructions ([`emit`], [`select`], [`regs`]), encode ([`encode`]). Nothing is ever spilled:
+//! a program that needs more vector registers than there are is refused with the number it needs.
+
+mod emit;
+mod encode;
+mod order;
+mod pointers;
+mod regs;
+mod select;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use super::{Backend, Code};
+use crate::isa::{Features, Isa};
+use crate::program::Checked;
+use crate::variant::Unsupported;
+use emit::Emitter;
+use order::Order;
+use pointers::Pointers;
+use select::Target;
+use values::{Effort, Values};
+
+/// The backend.
+pub struct X86Wide;
+
+impl Backend for X86Wide {
+    fn name(&self) -> &'static str {
+        "x86-wide"
+    }
+
+    fn isas(&self) -> &'static [Isa] {
+        &[
+            Isa::Avx2,
+            Isa::AvxVnni,
+            Isa::Avx512Bw,
+            Isa::Avx512Vnni,
+            Isa::Avx512Vbmi,
+        ]
+    }
+
+    fn emit(&self, program: &Checked, isa: Isa, cpu: Features) -> Result<Code, Unsupported> {
+        if program.width != isa.width() {
+            return Err(Unsupported::new(
+                &program.name,
+                format!(
+                    "its vectors have {} bytes, those of {isa} {}",
+                    program.width.bytes(),
+                    isa.width().bytes()
+                ),
+            ));
+        }
+        let target = Target::new(isa, cpu);
+        let order = Order::new(program);
+        if let Some(span) = order.loops.iter().find(|s| s.stmt.trip > i32::MAX as usize) {
+            return Err(Unsupported::new(
+                &program.name,
+                format!("a loop of {} turns", span.stmt.trip),
+            ));
+        }
+        let mut effort = Effort::default();
+        loop {
+            let values = Values::new(program, &order, target, effort)?;
+            let pointers = Pointers::new(program, &order, &values)?;
+            let attempt = Emitter::attempt(&order, &values, &pointers, target, effort);
+            let vectors = attempt.vectors <= isa.vector_registers();
+            let generals = attempt.generals <= regs::GENERAL_COUNT;
+            if vectors && generals {
+                let code = encode::encode(&attempt.items, &values.patterns, target.bytes());
+                return Ok(Code::Machine(code));
+            }
+            let next = effort.harder(!vectors, !generals);
+            if next == effort {
+                return Err(out_of_registers(program, isa, &attempt));
+            }
+            effort = next;
+        }
+    }
+}
+
+impl Effort {
+    /// The next thing to give up, if any is left.
+    fn harder(self, vectors: bool, generals: bool) -> Self {
+        let mut next = self;
+        if vectors && !self.constants_in_memory {
+            next.constants_in_memory = true;
+        } else if vectors {
+            next.repeat_broadcasts = true;
+        }
+        if generals {
+            next.counters_on_stack = true;
+        }
+        next
+    }
+}
+
+fn out_of_registers(program: &Checked, isa: Isa, attempt: &emit::Attempt) -> Unsupported {
+    let why = if attempt.vectors > isa.vector_registers() {
+        format!(
+            "it needs {} vector registers, {isa} has {}",
+            attempt.vectors,
+            isa.vector_registers()
+        )
+    } else {
+        format!(
+            "it needs {} general registers, {} are free",
+            attempt.generals,
+            regs::GENERAL_COUNT
+        )
+    };
+    Unsupported::new(&program.name, why)
+}
