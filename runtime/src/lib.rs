@@ -5,5 +5,8 @@ pub mod format;
 pub mod generate;
 pub mod inspect;
 pub mod model;
+pub mod perplexity;
+pub mod sample;
+pub mod stream;
 pub mod synth;
 pub mod tokenizer;
