@@ -7,12 +7,13 @@
 
 pub mod base3;
 pub mod i2s;
+pub mod lut;
 
 use crate::program::Promise;
 use crate::trit::TernaryMatrix;
 
 /// Every layout. Everything else iterates this list.
-pub const LAYOUTS: &[&dyn Layout] = &[&i2s::I2s, &base3::Base3];
+pub const LAYOUTS: &[&dyn Layout] = &[&i2s::I2s, &base3::Base3, &lut::LUT3, &lut::LUT4, &lut::LUT5];
 
 /// The layout called `name`.
 pub fn by_name(name: &str) -> Option<&'static dyn Layout> {
@@ -120,7 +121,7 @@ mod tests {
                 for k in [
                     1, 2, 3, 5, 15, 16, 17, 31, 64, 100, 127, 128, 129, 255, 256, 257, 640,
                 ] {
-                    for kr in [4, 16, 20, 24, 32, 64] {
+                    for kr in [4, 5, 16, 20, 24, 32, 60, 64] {
                         let shape = PanelShape { nr, k, kr };
                         if layout.unsupported(shape).is_some() {
                             continue;

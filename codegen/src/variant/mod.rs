@@ -4,6 +4,7 @@
 pub mod dense;
 pub mod gemm;
 pub mod i2s;
+pub mod vlut;
 
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,7 @@ use crate::program::Program;
 use crate::spec::{Axis, KernelSpec};
 
 /// Every family. Everything else iterates this list.
-pub const VARIANTS: &[&dyn Variant] = &[&i2s::I2s, &dense::Dense, &gemm::Gemm];
+pub const VARIANTS: &[&dyn Variant] = &[&i2s::I2s, &dense::Dense, &gemm::Gemm, &vlut::Vlut];
 
 /// An ordinary answer: this spec does not exist, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

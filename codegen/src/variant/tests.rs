@@ -123,7 +123,11 @@ fn axes_equal_the_oracle(name: &str) {
     every_isa(name, |family, isa| {
         for m in [1, 5, 40] {
             for spec in specs(family, isa, m, 100) {
-                let n = spec.nr + spec.nr / 2 + 1;
+                // A tall panel is work for the interpreter even where few rows are filled.
+                let n = match spec.nr {
+                    nr if nr > 256 => 3,
+                    nr => nr + nr / 2 + 1,
+                };
                 check(&spec, m.min(spec.mr + 1), n, 100, Data::Random);
             }
         }
@@ -195,4 +199,4 @@ macro_rules! families {
     };
 }
 
-families!(i2s, dense, gemm);
+families!(i2s, dense, gemm, vlut);
