@@ -7,7 +7,7 @@ pub mod i2s;
 pub mod vlut;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::acts::ActsForm;
 use crate::isa::Isa;

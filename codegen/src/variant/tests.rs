@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// The default spec of each layout and all that differ from it in one axis. Specs that the family
 /// refuses are left out; a layout without any is a failure of the test.
-fn specs(family: &dyn Variant, isa: Isa, m: usize, k: usize) -> Vec<KernelSpec> {
+pub(crate) fn specs(family: &dyn Variant, isa: Isa, m: usize, k: usize) -> Vec<KernelSpec> {
     let Ok(axes) = family.axes(isa, m) else {
         return vec![];
     };
@@ -74,13 +74,19 @@ fn noise(i: usize, seed: u64) -> u64 {
 
 /// What weights and activations are.
 #[derive(Clone, Copy, Debug)]
-enum Data {
+pub(crate) enum Data {
     Random,
     /// One trit, one activation: the sums that overflow first.
     Extreme(i8, i8),
 }
 
 fn check(spec: &KernelSpec, m: usize, n: usize, k: usize, data: Data) {
+    check_kernel(&interpreted(spec, k), m, n, data);
+}
+
+/// Compares one product through `kernel` with the oracle.
+pub(crate) fn check_kernel(kernel: &Kernel, m: usize, n: usize, data: Data) {
+    let (spec, k) = (kernel.spec(), kernel.k());
     let (trits, q): (Vec<i8>, Vec<i8>) = match data {
         Data::Random => (
             (0..n * k).map(|i| (noise(i, 1) % 3) as i8 - 1).collect(),
@@ -89,11 +95,7 @@ fn check(spec: &KernelSpec, m: usize, n: usize, k: usize, data: Data) {
         Data::Extreme(w, x) => (vec![w; n * k], vec![x; m * k]),
     };
     let w = TernaryMatrix::from_trits(n, k, &trits, 1.0).unwrap();
-    let got = product(
-        &interpreted(spec, k),
-        &w,
-        &Activations::from_codes(m, k, &q),
-    );
+    let got = product(kernel, &w, &Activations::from_codes(m, k, &q));
     let want = oracle::matmul(&w, &q);
     if let Some(i) = (0..want.len()).find(|&i| got[i] != want[i]) {
         panic!(
