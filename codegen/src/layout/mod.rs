@@ -8,12 +8,23 @@
 pub mod base3;
 pub mod i2s;
 pub mod lut;
+pub mod strip;
+pub mod tl1;
+pub mod tl2;
 
 use crate::program::Promise;
 use crate::trit::TernaryMatrix;
 
 /// Every layout. Everything else iterates this list.
-pub const LAYOUTS: &[&dyn Layout] = &[&i2s::I2s, &base3::Base3, &lut::LUT3, &lut::LUT4, &lut::LUT5];
+pub const LAYOUTS: &[&dyn Layout] = &[
+    &i2s::I2s,
+    &base3::Base3,
+    &lut::LUT3,
+    &lut::LUT4,
+    &lut::LUT5,
+    &tl1::Tl1,
+    &tl2::Tl2,
+];
 
 /// The layout called `name`.
 pub fn by_name(name: &str) -> Option<&'static dyn Layout> {

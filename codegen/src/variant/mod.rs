@@ -4,6 +4,9 @@
 pub mod dense;
 pub mod gemm;
 pub mod i2s;
+mod planes;
+pub mod tl1;
+pub mod tl2;
 pub mod vlut;
 
 #[cfg(test)]
@@ -16,7 +19,14 @@ use crate::program::Program;
 use crate::spec::{Axis, KernelSpec};
 
 /// Every family. Everything else iterates this list.
-pub const VARIANTS: &[&dyn Variant] = &[&i2s::I2s, &dense::Dense, &gemm::Gemm, &vlut::Vlut];
+pub const VARIANTS: &[&dyn Variant] = &[
+    &i2s::I2s,
+    &tl1::Tl1Lut,
+    &tl2::Tl2Lut,
+    &dense::Dense,
+    &gemm::Gemm,
+    &vlut::Vlut,
+];
 
 /// An ordinary answer: this spec does not exist, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
