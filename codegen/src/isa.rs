@@ -146,6 +146,8 @@ pub enum Isa {
     Neon,
     /// aarch64 with SDOT, portable backend.
     Sdot,
+    /// aarch64 with USDOT (i8mm), portable backend.
+    Usdot,
     /// riscv64 V at 128 bits, portable backend.
     Rvv,
 }
@@ -177,6 +179,7 @@ impl Isa {
         Isa::Avx512Vbmi,
         Isa::Neon,
         Isa::Sdot,
+        Isa::Usdot,
         Isa::Rvv,
     ];
 
@@ -194,6 +197,7 @@ impl Isa {
             Isa::Avx512Vbmi => "avx512vbmi",
             Isa::Neon => "neon",
             Isa::Sdot => "sdot",
+            Isa::Usdot => "usdot",
             Isa::Rvv => "rvv",
         }
     }
@@ -202,7 +206,7 @@ impl Isa {
     pub const fn arch(self) -> Arch {
         match self {
             Isa::Interp => Arch::Any,
-            Isa::Neon | Isa::Sdot => Arch::Aarch64,
+            Isa::Neon | Isa::Sdot | Isa::Usdot => Arch::Aarch64,
             Isa::Rvv => Arch::Riscv64,
             _ => Arch::X86_64,
         }
@@ -236,6 +240,7 @@ impl Isa {
                 | Isa::Avx512Vnni
                 | Isa::Avx512Vbmi
                 | Isa::Sdot
+                | Isa::Usdot
         )
     }
 
@@ -265,6 +270,7 @@ impl Isa {
             Isa::Avx512Vbmi => all(&[Avx2, Avx512F, Avx512Bw, Avx512Vnni, Avx512Vbmi]),
             Isa::Neon => cpu.has(Neon),
             Isa::Sdot => all(&[Neon, Dotprod]),
+            Isa::Usdot => all(&[Neon, Dotprod, I8mm]),
             Isa::Rvv => cpu.has(V),
         }
     }

@@ -5,6 +5,7 @@
 //! One argument: a pointer to [`crate::kernel::Args`] (System V on x86-64, the C convention elsewhere).
 //! Nothing is returned; every operand pointer may be unaligned; wide x86 code ends with `vzeroupper`.
 
+pub mod cranelift;
 pub mod interp;
 pub mod x86_wide;
 
@@ -13,7 +14,8 @@ use crate::program::Checked;
 use crate::variant::Unsupported;
 
 /// Every emitter. Everything else iterates this list.
-pub const BACKENDS: &[&dyn Backend] = &[&interp::Interp, &x86_wide::X86Wide];
+pub const BACKENDS: &[&dyn Backend] =
+    &[&interp::Interp, &cranelift::Cranelift, &x86_wide::X86Wide];
 
 /// Emitted code.
 #[derive(Clone, Debug, PartialEq, Eq)]

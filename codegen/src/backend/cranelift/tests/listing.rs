@@ -1,0 +1,161 @@
+//! What is emitted: a pattern that Cranelift misses is silent, so instructions are counted.
+
+use crate::backend::cranelift::{Compiled, Target, compile};
+use crate::isa::{Feature, Features, Isa};
+use crate::program::{Checked, Op, Program, Stmt};
+use crate::spec::KernelSpec;
+use crate::variant::plan;
+use iced_x86::{
+    Decoder, DecoderOptions, EncodingKind, Formatter, Instruction, IntelFormatter, Mnemonic,
+    Register,
+};
+
+/// A CPU with everything that code can be emitted for.
+fn every_feature() -> Features {
+    Feature::ALL.iter().copied().collect()
+}
+
+fn emitted(program: &Program, isa: Isa, cpu: Features) -> Compiled {
+    let checked = Checked::new(program.clone()).unwrap_or_else(|e| panic!("{e}"));
+    let target = Target::new(isa, cpu).expect("a portable instruction set");
+    compile(&checked, &target, true).unwrap_or_else(|e| panic!("{isa}: {e}"))
+}
+
+/// The instructions up to the return; constants follow it.
+fn instructions(code: &[u8]) -> Vec<Instruction> {
+    let mut list = Vec::new();
+    for i in Decoder::with_ip(64, code, 0, DecoderOptions::NONE).iter() {
+        assert!(!i.is_invalid(), "byte {:#x} does not decode", i.ip());
+        list.push(i);
+        if i.mnemonic() == Mnemonic::Ret {
+            break;
+        }
+    }
+    list
+}
+
+fn text(list: &[Instruction]) -> String {
+    let mut formatter = IntelFormatter::new();
+    list.iter()
+        .map(|i| {
+            let mut line = String::new();
+            formatter.format(i, &mut line);
+            format!("{:4x} {line}\n", i.ip())
+        })
+        .collect()
+}
+
+/// How often `wanted` is emitted, once for each time it stands in the program's text.
+fn count_ops(body: &[Stmt], wanted: &dyn Fn(&Op) -> bool) -> usize {
+    body.iter()
+        .map(|stmt| match stmt {
+            Stmt::Let(_, op) => usize::from(wanted(op)),
+            Stmt::Loop(l) => count_ops(&l.body, wanted),
+            _ => 0,
+        })
+        .sum()
+}
+
+fn is_dot(op: &Op) -> bool {
+    matches!(op, Op::DotU8I8 { .. })
+}
+
+fn programs(spec: &str, k: usize) -> Vec<Program> {
+    let spec: KernelSpec = spec.parse().expect("a spec");
+    let plan = plan(&spec, k).unwrap_or_else(|e| panic!("{e}"));
+    plan.main.into_iter().map(|(_, p)| p).collect()
+}
+
+/// Spilled registers: vectors on the stack, or anything of the stack inside a loop. Saving the caller's integer
+/// registers on entry is no spill.
+fn spills(list: &[Instruction]) -> usize {
+    let stack = |i: &&Instruction| matches!(i.memory_base(), Register::RSP | Register::RBP);
+    let vector = |i: &Instruction| (0..i.op_count()).any(|o| i.op_register(o).is_vector_register());
+    let loops: Vec<(u64, u64)> = list
+        .iter()
+        .filter(|i| i.near_branch_target() != 0 && i.near_branch_target() < i.ip())
+        .map(|i| (i.near_branch_target(), i.ip()))
+        .collect();
+    assert!(!loops.is_empty(), "{}", text(list));
+    let in_loop = |i: &Instruction| loops.iter().any(|&(a, b)| (a..=b).contains(&i.ip()));
+    list.iter()
+        .filter(stack)
+        .filter(|i| vector(i) || in_loop(i))
+        .count()
+}
+
+#[test]
+fn each_dot_product_is_one_instruction() {
+    let evex = every_feature().without(Feature::AvxVnni);
+    for cpu in [every_feature(), evex] {
+        for spec in [
+            "i2s-i2s-1x8c16-vnni128-f0-u2",
+            "i2s-i2s-2x8c16-vnni128-f1-u2",
+        ] {
+            for program in programs(spec, 640) {
+                let list = instructions(&emitted(&program, Isa::Vnni128, cpu).bytes);
+                let dots = list
+                    .iter()
+                    .filter(|i| i.mnemonic() == Mnemonic::Vpdpbusd)
+                    .count();
+                assert_eq!(
+                    dots,
+                    count_ops(&program.body, &is_dot),
+                    "{}\n{}",
+                    program.name,
+                    text(&list)
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn shipped_kernels_keep_everything_in_registers() {
+    for spec in [
+        "i2s-i2s-2x8c16-vnni128-f1-u2",
+        "i2s-i2s-1x8c16-vnni128-f1-u4-pf64",
+        "i2s-i2s-1x8c16-avx128-f1-pf64",
+        "i2s-i2s-1x8c16-ssse3-f1-pf64",
+    ] {
+        let isa = spec.parse::<KernelSpec>().expect("a spec").isa;
+        for program in programs(spec, 2560) {
+            let list = instructions(&emitted(&program, isa, every_feature()).bytes);
+            assert_eq!(spills(&list), 0, "{}\n{}", program.name, text(&list));
+        }
+    }
+}
+
+#[test]
+fn ssse3_code_has_no_vex_encoding() {
+    for program in programs("i2s-i2s-2x4c16-ssse3-f1-u2-pf8", 640) {
+        let list = instructions(&emitted(&program, Isa::Ssse3, every_feature()).bytes);
+        assert!(
+            list.iter()
+                .all(|i| i.code().encoding() == EncodingKind::Legacy),
+            "{}",
+            text(&list)
+        );
+    }
+}
+
+#[test]
+fn neighbouring_lines_share_a_prefetch_call() {
+    // 4 steps of 8 rows are 128 bytes: one call of the two-line stub a turn.
+    let program = &programs("i2s-i2s-1x8c16-avx128-f1-u4-pf64", 640)[0];
+    assert!(program.to_string().contains("Prefetch"));
+    let list = instructions(&emitted(program, Isa::Avx128, every_feature()).bytes);
+    let calls = list.iter().filter(|i| i.mnemonic() == Mnemonic::Call);
+    assert!((1..=2).contains(&calls.count()), "{}", text(&list));
+}
+
+#[test]
+fn emitting_twice_gives_the_same_bytes() {
+    for isa in [Isa::Vnni128, Isa::Neon, Isa::Rvv] {
+        let spec = format!("i2s-i2s-1x8c16-{isa}-f1-u2");
+        for program in programs(&spec, 300) {
+            let [a, b] = [0, 1].map(|_| emitted(&program, isa, every_feature()).bytes);
+            assert_eq!(a, b, "{spec}");
+        }
+    }
+}
