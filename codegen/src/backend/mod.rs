@@ -14,8 +14,7 @@ use crate::program::Checked;
 use crate::variant::Unsupported;
 
 /// Every emitter. Everything else iterates this list.
-pub const BACKENDS: &[&dyn Backend] =
-    &[&interp::Interp, &cranelift::Cranelift, &x86_wide::X86Wide];
+pub const BACKENDS: &[&dyn Backend] = &[&interp::Interp, &cranelift::Cranelift, &x86_wide::X86Wide];
 
 /// Emitted code.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -73,6 +73,7 @@ pub fn each_addr<'p>(body: &'p [Stmt], f: &mut dyn FnMut(&'p Addr)) {
             }
             Stmt::LetIndex8(_, addr)
             | Stmt::LetIndex16(_, addr)
+            | Stmt::LetIndices8 { addr, .. }
             | Stmt::Store(addr, _)
             | Stmt::Accumulate(_, addr, _)
             | Stmt::Prefetch(addr) => f(addr),

@@ -221,6 +221,11 @@ impl<'a> Emitter<'a> {
                 Stmt::Let(slot, op) => self.op(*slot, op)?,
                 Stmt::LetIndex8(index, addr) => self.index(*index, addr, 1),
                 Stmt::LetIndex16(index, addr) => self.index(*index, addr, 2),
+                Stmt::LetIndices8 {
+                    indices,
+                    addr,
+                    shift,
+                } => self.indices(indices, addr, *shift),
                 Stmt::Store(addr, slot) => {
                     let v = self.get(*slot, types::I8X16);
                     self.store(addr, v);
@@ -254,6 +259,31 @@ impl<'a> Emitter<'a> {
         } else {
             self.f.ins().uload16(types::I64, memory(), p, offset)
         };
+        self.scaled(index, entry);
+    }
+
+    /// One load for all: each index is shifted to its place and masked there.
+    fn indices(&mut self, indices: &[Index], addr: &Addr, shift: u8) {
+        let (p, offset) = self.address(addr);
+        let word = match indices.len() {
+            4 => self.f.ins().uload32(memory(), p, offset),
+            8 => self.f.ins().load(types::I64, memory(), p, offset),
+            other => panic!("{}: {other} indices at once", self.program.name),
+        };
+        for (j, &index) in indices.iter().enumerate() {
+            let bits = 8 * j as i64 - i64::from(shift);
+            let moved = match bits {
+                0 => word,
+                1.. => self.f.ins().ushr_imm_u(word, bits),
+                _ => self.f.ins().ishl_imm_u(word, -bits),
+            };
+            let entry = self.f.ins().band_imm_u(moved, 0xFF << shift);
+            self.scaled(index, entry);
+        }
+    }
+
+    /// Prepares the bytes of each scale that `index` is used with.
+    fn scaled(&mut self, index: Index, entry: Value) {
         for scale in self.scales.get(&index).cloned().unwrap_or_default() {
             let bytes = match scale {
                 1 => entry,
@@ -489,7 +519,10 @@ fn count_reads(body: &[Stmt], reads: &mut [Reads]) {
                 }
                 count_reads(&l.body, reads);
             }
-            Stmt::LetIndex8(..) | Stmt::LetIndex16(..) | Stmt::Prefetch(_) => {}
+            Stmt::LetIndex8(..)
+            | Stmt::LetIndex16(..)
+            | Stmt::LetIndices8 { .. }
+            | Stmt::Prefetch(_) => {}
         }
     }
 }

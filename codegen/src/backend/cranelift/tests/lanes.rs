@@ -176,6 +176,17 @@ fn every_statement_equals_the_interpreter() {
         acts: (0..8192).map(|_| noise.next() as u8 & 0x3F).collect(),
         sums: (0..64).map(|_| noise.next() as i32 >> 8).collect(),
     };
+    let words = Inputs {
+        weights: inputs.weights.clone(),
+        acts: vec![],
+        sums: (0..64)
+            .map(|_| (noise.next() & 0x003F_003F) as i32)
+            .collect(),
+    };
+    let want = run(&wide_indices(), Isa::Interp, &words, 1);
+    for isa in runnable() {
+        assert_eq!(run(&wide_indices(), isa, &words, 1), want, "{isa}");
+    }
     let programs = [
         constants(),
         broadcasts(),
@@ -274,13 +285,37 @@ fn scratch() -> Program {
 }
 
 fn indices() -> Program {
-    let mut b = builder("indices", 6 * 9 * 16);
+    let mut b = builder("indices", 9 * 32 * 16);
     b.repeat(9, &[], |b, i, _| {
-        // Activations are bytes below 64: a 16-bit index stays below 0x4000, so it is taken alone, unscaled.
-        let i8_ = b.index8(Addr::new(Operand::Acts, 11).step(i, 5));
-        for (j, scale) in [1, 2, 8, 16, 24, 64].into_iter().enumerate() {
-            let v = b.op(Op::Load(Addr::new(Operand::Weights, 7).entry(i8_, scale)));
-            b.store(Addr::new(Operand::Out, 16 * j).step(i, 96), v);
+        let at = |o: usize| Addr::new(Operand::Acts, o).step(i, 5);
+        let mut entries = Vec::new();
+        let byte = b.index8(at(11));
+        entries.extend([1, 2, 8, 16, 24, 64].map(|scale| (byte, scale)));
+        for (count, shift) in [(4, 0), (4, 5), (8, 3), (8, 6)] {
+            let indices = b.indices8(count, at(200 + count), shift);
+            entries.extend(indices.into_iter().map(|index| (index, 1)));
+        }
+        for (j, entry) in entries.into_iter().enumerate() {
+            let (index, scale) = entry;
+            let v = b.op(Op::Load(Addr::new(Operand::Weights, 7).entry(index, scale)));
+            b.store(Addr::new(Operand::Out, 16 * j).step(i, 512), v);
+        }
+        vec![]
+    });
+    b.finish()
+}
+
+/// Two-byte indices into a table of 64 entries of 100 bytes.
+fn wide_indices() -> Program {
+    let mut b = Builder::new("wide indices", Width::W16);
+    b.operand(Operand::Weights, 8192, Promise::Bits);
+    b.operand(Operand::Sums, 256, Promise::U16(0, 63));
+    b.operand(Operand::Out, 10 * 32, Promise::Bits);
+    b.repeat(10, &[], |b, i, _| {
+        let index = b.index16(Addr::new(Operand::Sums, 4).step(i, 6));
+        for (j, scale) in [100, 4].into_iter().enumerate() {
+            let v = b.op(Op::Load(Addr::new(Operand::Weights, 9).entry(index, scale)));
+            b.store(Addr::new(Operand::Out, 16 * j).step(i, 32), v);
         }
         vec![]
     });
