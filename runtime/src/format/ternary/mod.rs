@@ -218,3 +218,6 @@ fn agree(values: &[f32]) -> Option<f32> {
     let first = nonzero.next().unwrap_or(0.0);
     (!first.is_nan() && nonzero.all(|v| v == first)).then_some(first)
 }
+
+#[cfg(test)]
+mod tests;

@@ -161,7 +161,7 @@ impl Tiles {
             tile_cols,
             step_rows,
         } = self;
-        let divides = |d: usize, x: usize| d > 0 && x.is_multiple_of(d);
+        let divides = |d: usize, x: usize| d > 0 && x > 0 && x.is_multiple_of(d);
         let (ok, expected) = if kind == TernaryType::TL1 {
             let ok = matches!(step_rows, 32 | 64)
                 && divides(tile_rows, n)
