@@ -1,0 +1,53 @@
+//! `bitnet-tune host`: what this machine is and what it was measured to do.
+
+use super::{Context, thread_counts};
+use crate::host::{Host, Measured};
+use anyhow::Result;
+use serde::Serialize;
+
+/// The document of `host --json`.
+#[derive(Serialize)]
+struct Report<'a> {
+    cpu: &'a str,
+    features: Vec<&'static str>,
+    isa: &'static str,
+    threads: usize,
+    caches: &'a [crate::host::Cache],
+    #[serde(flatten)]
+    measured: &'a Measured,
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// When the probing loops cannot be emitted or the output cannot be written.
+pub fn run(context: &Context, threads: Option<usize>) -> Result<()> {
+    let host = Host::probe();
+    context.note(&format!("measuring {} (about {} s)", host.cpu, 4));
+    let measured = host.measure(&thread_counts(&host, threads))?;
+    let report = Report {
+        cpu: &host.cpu,
+        features: host.features.iter().map(|f| f.name()).collect(),
+        isa: host.isa.name(),
+        threads: host.threads,
+        caches: &host.caches,
+        measured: &measured,
+    };
+    context.print(&report, || text(&host, &measured))
+}
+
+fn text(host: &Host, measured: &Measured) -> String {
+    let mut out = format!("cpu       {}\n", host.cpu);
+    let features: Vec<_> = host.features.iter().map(|f| f.name()).collect();
+    out += &format!("features  {}\n", features.join(" "));
+    out += &format!("best isa  {}\n", host.isa);
+    out += &format!("threads   {}\n", host.threads);
+    for c in &host.caches {
+        out += &format!("cache     L{} {} {} KiB, shared by CPU {}\n", c.level, c.kind, c.bytes >> 10, c.shared_by);
+    }
+    for (threads, read) in &measured.read_gb_per_s {
+        let peak = measured.peak_gmac_per_s.get(threads).copied().unwrap_or(f64::NAN);
+        out += &format!("{threads:>2} threads read {read:6.1} GB/s   dot product {peak:7.1} GMAC/s\n");
+    }
+    out
+}
