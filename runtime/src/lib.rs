@@ -6,6 +6,7 @@ pub mod generate;
 pub mod inspect;
 pub mod model;
 pub mod perplexity;
+pub mod profile;
 pub mod sample;
 pub mod stream;
 pub mod synth;

@@ -1,0 +1,209 @@
+//! Where a profile comes from: the path asked for, `$BITNET_PROFILE`, the user's folder, the nearest of the
+//! shipped ones, or none.
+
+use super::{Profile, ProfileError, State, parse};
+use bitnet_codegen::Features;
+use std::path::{Path, PathBuf};
+
+/// A profile inside the binary.
+#[derive(Clone, Copy, Debug)]
+pub struct ShippedProfile {
+    /// File name in `profiles/`.
+    pub name: &'static str,
+    /// Its text.
+    pub text: &'static str,
+}
+
+/// Every shipped profile.
+pub const SHIPPED: &[ShippedProfile] = &[];
+
+/// Where a profile was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A file.
+    File(PathBuf),
+    /// A shipped one, by name.
+    Shipped(&'static str),
+    /// None: kernels are estimated.
+    Estimate,
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Source::File(path) => write!(f, "{}", path.display()),
+            Source::Shipped(name) => write!(f, "shipped:{name}"),
+            Source::Estimate => f.write_str("estimate"),
+        }
+    }
+}
+
+/// The profile in use, how it fits, and what to tell the user, if anything.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The profile; empty when estimating.
+    pub profile: Profile,
+    /// Where it came from.
+    pub source: Source,
+    /// How it fits; `None` when estimating.
+    pub state: Option<State>,
+    /// One line to say aloud once; `None` when all is as it should be.
+    pub note: Option<String>,
+}
+
+/// The user's own profile: `bitnet-tune/profile.toml` in the configuration folder of the system.
+pub fn user_path() -> Option<PathBuf> {
+    let env = |name: &str| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
+    let base = if cfg!(windows) {
+        env("APPDATA")
+    } else if cfg!(target_os = "macos") {
+        env("HOME").map(|h| h.join("Library/Application Support"))
+    } else {
+        env("XDG_CONFIG_HOME").or_else(|| env("HOME").map(|h| h.join(".config")))
+    };
+    Some(base?.join("bitnet-tune/profile.toml"))
+}
+
+/// Finds the profile for a machine called `cpu` with `features`. A file that was asked for and cannot be used
+/// falls through to the next source, with a note.
+pub fn find(asked: Option<&Path>, cpu: &str, features: Features) -> Found {
+    let asked = asked
+        .map(Path::to_owned)
+        .or_else(|| std::env::var_os("BITNET_PROFILE").map(PathBuf::from));
+    let mut note = None;
+    let user = user_path().filter(|p| asked.is_none() && p.exists());
+    if let Some(path) = asked.or(user) {
+        match read(&path) {
+            Ok(profile) => return judge(profile, Source::File(path), cpu, features),
+            Err(e) => {
+                note = Some(match e {
+                    ProfileError::Read { .. } => format!("{e}; using estimates"),
+                    e => format!("profile {}: {e}; using estimates", path.display()),
+                });
+            }
+        }
+    }
+    let mut found = shipped(SHIPPED, cpu, features);
+    if note.is_some() {
+        found.note = note;
+    } else if found.source == Source::Estimate {
+        found.note = Some(
+            "no profile for this machine, kernels are estimated: `bitnet-tune tune` measures"
+                .into(),
+        );
+    }
+    found
+}
+
+fn read(path: &Path) -> Result<Profile, ProfileError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ProfileError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    parse(&text)
+}
+
+fn judge(profile: Profile, source: Source, cpu: &str, features: Features) -> Found {
+    let (state, why) = profile.state(cpu, features);
+    let note = (state != State::Exact).then(|| {
+        format!(
+            "profile {source} is {}: {why}; `bitnet-tune tune` measures this machine",
+            state.name()
+        )
+    });
+    Found {
+        profile,
+        source,
+        state: Some(state),
+        note,
+    }
+}
+
+/// The shipped profile of this very CPU, else the one with most features in common whose kernels all run here.
+fn shipped(list: &[ShippedProfile], cpu: &str, features: Features) -> Found {
+    let here: Vec<&str> = features.iter().map(|f| f.name()).collect();
+    let best = list
+        .iter()
+        .filter_map(|s| Some((s.name, parse(s.text).ok()?)))
+        .filter(|(_, p)| p.state(cpu, features).0 != State::Foreign && !p.entries.is_empty())
+        .max_by_key(|(_, p)| {
+            let common = p
+                .host
+                .features
+                .iter()
+                .filter(|f| here.contains(&f.as_str()))
+                .count();
+            (p.host.cpu == cpu, common)
+        });
+    match best {
+        Some((name, profile)) => judge(profile, Source::Shipped(name), cpu, features),
+        None => Found {
+            profile: Profile::default(),
+            source: Source::Estimate,
+            state: None,
+            note: None,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shipped_profile_parses() {
+        for s in SHIPPED {
+            let p = parse(s.text).unwrap_or_else(|e| panic!("{}: {e}", s.name));
+            assert!(p.unknown.is_empty() && !p.entries.is_empty(), "{}", s.name);
+        }
+    }
+
+    #[test]
+    fn a_missing_or_broken_file_falls_back_and_is_said() {
+        let missing = find(
+            Some(Path::new("/nonexistent/p.toml")),
+            "cpu",
+            Features::NONE,
+        );
+        assert!(missing.note.expect("said").contains("/nonexistent/p.toml"));
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("p.toml");
+        std::fs::write(&path, "version = 1\n[").expect("written");
+        let broken = find(Some(&path), "cpu", Features::NONE);
+        let note = broken.note.expect("said");
+        assert!(note.contains("p.toml") && !note.contains('\n'), "{note}");
+        assert!(broken.profile.entries.is_empty());
+    }
+
+    #[test]
+    fn a_foreign_shipped_profile_is_not_taken() {
+        let text = "version = 1\ngenerator = \"0.1.0\"\n[host]\ncpu = \"big\"\n[[kernel]]\nn = 64\nk = 64\nm_from = 1\n\
+            spec = \"i2s-i2s-1x32c16-ISA\"\nm = 1\nthreads = 1\ncold = true\nmedian_ns = 1.0\nmad_ns = 0.0\nsamples = 3\n\
+            gb_per_s = 1.0\ngmac_per_s = 1.0\nroofline_fraction = 0.5\ntimed = 1\nunsupported = 0\n";
+        let foreign: &'static str = text.replace("ISA", "avx512vbmi").leak();
+        let own: &'static str = text.replace("ISA", "interp").leak();
+        let list = [
+            ShippedProfile {
+                name: "big",
+                text: foreign,
+            },
+            ShippedProfile {
+                name: "small",
+                text: own,
+            },
+        ];
+        let found = shipped(&list, "cpu", Features::NONE);
+        assert_eq!(
+            (found.source, found.state),
+            (Source::Shipped("small"), Some(State::Compatible))
+        );
+        assert_eq!(
+            shipped(&list[..1], "cpu", Features::NONE).source,
+            Source::Estimate
+        );
+    }
+}
