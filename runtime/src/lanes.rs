@@ -1,0 +1,509 @@
+#![expect(
+    unsafe_code,
+    reason = "calls functions compiled for CPU features that were detected"
+)]
+//! Float arithmetic with one answer: reductions in a fixed order, in plain Rust that LLVM vectorises.
+//!
+//! Sums run over [`LANES`] partial sums (element i goes to lane i mod `LANES`) that a fixed tree adds up, so the
+//! order depends on the length alone: not on threads, batches or the width of registers. Multiplications and
+//! additions are never fused, and `exp` is a polynomial of our own, since the system's differs between CPUs.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// Partial sums of a reduction.
+pub const LANES: usize = 32;
+
+/// What the functions here are compiled for. Results are the same bits at every level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Level {
+    /// What the target guarantees (SSE2 on x86-64).
+    Base = 0,
+    /// 256-bit vectors.
+    Avx2 = 1,
+    /// 512-bit vectors.
+    Avx512 = 2,
+}
+
+/// The best level of this CPU, capped by [`cap`]; 255 before the first use.
+static LEVEL: AtomicU8 = AtomicU8::new(255);
+
+fn detect() -> Level {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+        {
+            return Level::Avx512;
+        }
+        if is_x86_feature_detected!("avx2") {
+            return Level::Avx2;
+        }
+    }
+    Level::Base
+}
+
+/// Uses at most `level` from now on: to show that results do not depend on it.
+pub fn cap(level: Level) {
+    LEVEL.store(level.min(detect()) as u8, Ordering::Relaxed);
+}
+
+#[inline]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    expect(dead_code, reason = "one level only")
+)]
+fn level() -> Level {
+    match LEVEL.load(Ordering::Relaxed) {
+        0 => Level::Base,
+        1 => Level::Avx2,
+        2 => Level::Avx512,
+        _ => {
+            let level = detect();
+            LEVEL.store(level as u8, Ordering::Relaxed);
+            level
+        }
+    }
+}
+
+/// Compiles a function once for each [`Level`] and calls the one that this CPU runs.
+macro_rules! leveled {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            fn body($($arg: $ty),*) $(-> $ret)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+                fn avx512($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                #[target_feature(enable = "avx2")]
+                fn avx2($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                match $crate::lanes::level() {
+                    // SAFETY: `detect` found these features on this CPU.
+                    $crate::lanes::Level::Avx512 => return unsafe { avx512($($arg),*) },
+                    // SAFETY: as above.
+                    $crate::lanes::Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::lanes::Level::Base => {}
+                }
+            }
+            body($($arg),*)
+        }
+    };
+}
+
+/// Adds up partial sums in a fixed tree.
+#[inline(always)]
+pub(crate) fn tree(mut lanes: [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// Adds the products of `a` and `b` to partial sums; a run that is no multiple of [`LANES`] must be the last.
+#[inline(always)]
+pub(crate) fn dot_into(lanes: &mut [f32; LANES], a: &[f32], b: &[f32]) {
+    let (a_blocks, a_tail) = a.as_chunks::<LANES>();
+    let (b_blocks, b_tail) = b[..a.len()].as_chunks::<LANES>();
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        for l in 0..LANES {
+            lanes[l] += a[l] * b[l];
+        }
+    }
+    for (l, (a, b)) in a_tail.iter().zip(b_tail).enumerate() {
+        lanes[l] += a * b;
+    }
+}
+
+#[inline(always)]
+fn dot_body(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0f32; LANES];
+    dot_into(&mut lanes, a, b);
+    tree(lanes)
+}
+
+leveled! {
+    /// `Σ a·b`, both of one length.
+    pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+        assert_eq!(a.len(), b.len(), "lengths of a dot product");
+        dot_body(a, b)
+    }
+}
+
+/// e^x by Cody-Waite reduction and a polynomial of degree 6, within 2 units in the last place;
+/// 0 below −87.3, clamped above 88.3. NaN stays NaN.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    /// Adding it rounds to an integer, as in the activation quantiser.
+    const ROUND: f32 = 12_582_912.0;
+    let clamped = if x > 88.3 { 88.3 } else { x };
+    let clamped = if clamped < -87.3 { -87.3 } else { clamped };
+    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    // ln 2 in two parts, the first with zeros at its end so that n times it is exact.
+    let r = clamped - n * 0.693_359_4 - n * -2.121_944_4e-4;
+    let mut p = 1.987_569_1e-4_f32;
+    p = p * r + 1.398_199_9e-3;
+    p = p * r + 8.333_452e-3;
+    p = p * r + 4.166_579_6e-2;
+    p = p * r + 1.666_666_5e-1;
+    p = p * r + 0.5;
+    let e = p * (r * r) + r + 1.0;
+    let power = shifted
+        .to_bits()
+        .wrapping_sub(ROUND.to_bits())
+        .wrapping_add(127)
+        << 23;
+    let value = e * f32::from_bits(power);
+    if x < -87.3 { 0.0 } else { value }
+}
+
+leveled! {
+    /// Root-mean-square normalisation: `out = x / √(mean(x²) + eps) · weight`. Squares are summed in f64.
+    pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        const WIDE: usize = 16;
+        assert!(x.len() == weight.len() && x.len() == out.len(), "one weight and one slot a value");
+        let mut sums = [0f64; WIDE];
+        let (blocks, tail) = x.as_chunks::<WIDE>();
+        for block in blocks {
+            for l in 0..WIDE {
+                sums[l] += block[l] as f64 * block[l] as f64;
+            }
+        }
+        for (l, &v) in tail.iter().enumerate() {
+            sums[l] += v as f64 * v as f64;
+        }
+        let mut half = WIDE / 2;
+        while half > 0 {
+            for i in 0..half {
+                sums[i] += sums[i + half];
+            }
+            half /= 2;
+        }
+        let inverse = (1.0 / (sums[0] / x.len() as f64 + eps as f64).sqrt()) as f32;
+        for ((o, &v), &w) in out.iter_mut().zip(x).zip(weight) {
+            *o = v * inverse * w;
+        }
+    }
+}
+
+leveled! {
+    /// `x += y`.
+    pub fn add(x: &mut [f32], y: &[f32]) {
+        assert_eq!(x.len(), y.len(), "lengths of a sum");
+        for (x, &y) in x.iter_mut().zip(y) {
+            *x += y;
+        }
+    }
+}
+
+leveled! {
+    /// `out = max(gate, 0)² · up`.
+    pub fn relu2_gate(gate: &[f32], up: &[f32], out: &mut [f32]) {
+        assert!(gate.len() == up.len() && up.len() == out.len(), "lengths of a gate");
+        for ((o, &g), &u) in out.iter_mut().zip(gate).zip(up) {
+            // A comparison, not `max`: a NaN must stay one.
+            let g = if g < 0.0 { 0.0 } else { g };
+            *o = g * g * u;
+        }
+    }
+}
+
+leveled! {
+    /// `out = gate / (1 + e^−gate) · up`.
+    pub fn silu_gate(gate: &[f32], up: &[f32], out: &mut [f32]) {
+        assert!(gate.len() == up.len() && up.len() == out.len(), "lengths of a gate");
+        for ((o, &g), &u) in out.iter_mut().zip(gate).zip(up) {
+            *o = g / (1.0 + exp(-g)) * u;
+        }
+    }
+}
+
+leveled! {
+    /// From accumulators to outputs: `y = (acc / s) · ws`, one division and one multiplication in this order.
+    pub fn rescale(acc: &[i32], s: f32, ws: &[f32], y: &mut [f32]) {
+        for ((y, &acc), &ws) in y.iter_mut().zip(acc).zip(ws) {
+            *y = acc as f32 / s * ws;
+        }
+    }
+}
+
+leveled! {
+    /// As [`rescale`], added to what `y` holds.
+    pub fn rescale_add(acc: &[i32], s: f32, ws: &[f32], y: &mut [f32]) {
+        for ((y, &acc), &ws) in y.iter_mut().zip(acc).zip(ws) {
+            *y += acc as f32 / s * ws;
+        }
+    }
+}
+
+leveled! {
+    /// `[rows, tokens]` to `[tokens, rows]`.
+    pub fn transpose(rows_major: &[i32], rows: usize, tokens: usize, out: &mut [i32]) {
+        const B: usize = 8;
+        assert!(rows_major.len() >= rows * tokens && out.len() >= rows * tokens, "elements of a tile");
+        let (full_rows, full_tokens) = (rows - rows % B, tokens - tokens % B);
+        for r0 in (0..full_rows).step_by(B) {
+            for t0 in (0..full_tokens).step_by(B) {
+                let mut block = [[0i32; B]; B];
+                for (r, line) in block.iter_mut().enumerate() {
+                    line.copy_from_slice(&rows_major[(r0 + r) * tokens + t0..][..B]);
+                }
+                for t in 0..B {
+                    let line: [i32; B] = std::array::from_fn(|r| block[r][t]);
+                    out[(t0 + t) * rows + r0..][..B].copy_from_slice(&line);
+                }
+            }
+        }
+        for r in 0..rows {
+            for t in if r < full_rows { full_tokens } else { 0 }..tokens {
+                out[t * rows + r] = rows_major[r * tokens + t];
+            }
+        }
+    }
+}
+
+leveled! {
+    /// Quantises one token to int8; the sum of the codes and the scale come back. See
+    /// [`bitnet_codegen::trit::absmax`].
+    pub fn quantise(x: &[f32], q: &mut [i8]) -> (i32, f32) {
+        let scale = bitnet_codegen::trit::absmax(x, q);
+        (q.iter().map(|&q| q as i32).sum(), scale)
+    }
+}
+
+/// Positions whose values stay in the first cache while every query head of a group uses them.
+const ATTENTION_BLOCK: usize = 64;
+
+/// Columns of the output that are summed in registers.
+const ATTENTION_COLUMNS: usize = 64;
+
+leveled! {
+    /// Attention of one token's query heads over the positions of the KV head that they share.
+    ///
+    /// # Shapes
+    /// `q`, `out`: `[heads, head_dim]`; `keys`, `values`: `[positions, head_dim]`; `scores`: `[heads, positions]`.
+    pub fn attend(
+        q: &[f32], keys: &[f32], values: &[f32], head_dim: usize, scale: f32, scores: &mut [f32], out: &mut [f32],
+    ) {
+        let (heads, positions) = (q.len() / head_dim, keys.len() / head_dim);
+        assert!(out.len() == q.len() && values.len() == keys.len() && scores.len() == heads * positions,
+            "shapes of attention: {heads} heads, {positions} positions");
+        for first in (0..positions).step_by(ATTENTION_BLOCK) {
+            let last = (first + ATTENTION_BLOCK).min(positions);
+            for h in 0..heads {
+                let q = &q[h * head_dim..][..head_dim];
+                for j in first..last {
+                    scores[h * positions + j] = dot_body(q, &keys[j * head_dim..][..head_dim]) * scale;
+                }
+            }
+        }
+        for row in scores.chunks_exact_mut(positions) {
+            softmax_body(row);
+        }
+        out.fill(0.0);
+        for first in (0..positions).step_by(ATTENTION_BLOCK) {
+            let last = (first + ATTENTION_BLOCK).min(positions);
+            for h in 0..heads {
+                let weights = &scores[h * positions..][first..last];
+                for c in (0..head_dim).step_by(ATTENTION_COLUMNS) {
+                    let width = ATTENTION_COLUMNS.min(head_dim - c);
+                    let slot = &mut out[h * head_dim + c..][..width];
+                    if let Ok(slot) = <&mut [f32; ATTENTION_COLUMNS]>::try_from(&mut *slot) {
+                        let mut sums = *slot;
+                        for (j, &p) in weights.iter().enumerate() {
+                            let v = &values[(first + j) * head_dim + c..][..ATTENTION_COLUMNS];
+                            for l in 0..ATTENTION_COLUMNS {
+                                sums[l] += p * v[l];
+                            }
+                        }
+                        *slot = sums;
+                    } else {
+                        for (j, &p) in weights.iter().enumerate() {
+                            let v = &values[(first + j) * head_dim + c..][..width];
+                            for (s, &v) in slot.iter_mut().zip(v) {
+                                *s += p * v;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `x = e^(x − max) / Σ e^(x − max)`.
+#[inline(always)]
+fn softmax_body(x: &mut [f32]) {
+    // A comparison that keeps NaN out; NaN scores still give NaN through `exp`.
+    let mut maxima = [f32::NEG_INFINITY; LANES];
+    let (blocks, tail) = x.as_chunks::<LANES>();
+    for block in blocks {
+        for l in 0..LANES {
+            maxima[l] = if block[l] > maxima[l] {
+                block[l]
+            } else {
+                maxima[l]
+            };
+        }
+    }
+    for (m, &v) in maxima.iter_mut().zip(tail) {
+        *m = if v > *m { v } else { *m };
+    }
+    let max = maxima
+        .into_iter()
+        .fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
+    let mut sums = [0f32; LANES];
+    let (blocks, tail) = x.as_chunks_mut::<LANES>();
+    for block in blocks {
+        for l in 0..LANES {
+            block[l] = exp(block[l] - max);
+            sums[l] += block[l];
+        }
+    }
+    for (s, v) in sums.iter_mut().zip(tail) {
+        *v = exp(*v - max);
+        *s += *v;
+    }
+    let inverse = 1.0 / tree(sums);
+    for v in x {
+        *v *= inverse;
+    }
+}
+
+pub(crate) use leveled;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(n: usize, seed: u32) -> Vec<f32> {
+        let mut x = seed;
+        (0..n)
+            .map(|_| {
+                x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (x >> 8) as f32 / (1 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    /// Every function on odd lengths, as one list of bits.
+    fn everything() -> Vec<u32> {
+        let mut bits = Vec::new();
+        for n in [1, 5, 31, 32, 33, 96, 100, 128, 256, 1000] {
+            let (a, b) = (noise(n, 1), noise(n, 2));
+            let mut out = vec![0f32; n];
+            bits.push(dot(&a, &b).to_bits());
+            let mut take = |v: &[f32]| bits.extend(v.iter().map(|f| f.to_bits()));
+            rms_norm(&a, &b, 1e-5, &mut out);
+            take(&out);
+            relu2_gate(&a, &b, &mut out);
+            take(&out);
+            let wide: Vec<f32> = a.iter().map(|v| v * 100.0).collect();
+            silu_gate(&wide, &b, &mut out);
+            take(&out);
+            add(&mut out, &a);
+            take(&out);
+            let acc: Vec<i32> = (0..n as i32).map(|i| i * 977 - 40_000).collect();
+            rescale(&acc, 0.37, &b, &mut out);
+            rescale_add(&acc, 1.7, &a, &mut out);
+            take(&out);
+            let mut q = vec![0i8; n];
+            let (sum, scale) = quantise(&a, &mut q);
+            take(&[sum as f32, scale]);
+            for head_dim in [32, 96, 100, 128, 256] {
+                let (q, kv) = (noise(3 * head_dim, 3), noise(2 * n * head_dim, 4));
+                let (keys, values) = kv.split_at(n * head_dim);
+                let (mut scores, mut out) = (vec![0f32; 3 * n], vec![0f32; 3 * head_dim]);
+                attend(&q, keys, values, head_dim, 0.3, &mut scores, &mut out);
+                take(&out);
+            }
+        }
+        bits
+    }
+
+    #[test]
+    fn every_level_gives_the_same_bits() {
+        let mut all = [Level::Base, Level::Avx2, Level::Avx512].map(|level| {
+            cap(level);
+            everything()
+        });
+        cap(Level::Avx512);
+        let first = std::mem::take(&mut all[0]);
+        assert!(all[1..].iter().all(|other| *other == first));
+    }
+
+    #[test]
+    fn exp_is_close_to_the_exact_one() {
+        for i in -8700..=8800 {
+            let x = i as f32 / 100.0 + 0.003;
+            let (got, want) = (exp(x) as f64, (x as f64).exp());
+            assert!(
+                ((got - want) / want).abs() < 2.5e-7 || x < -87.3,
+                "exp({x}) = {got}, not {want}"
+            );
+        }
+        assert_eq!(exp(0.0), 1.0);
+        assert_eq!(exp(-1e9), 0.0);
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn attention_equals_the_plain_formula() {
+        for (heads, positions, head_dim) in [(1, 1, 32), (4, 7, 100), (3, 200, 96), (2, 65, 128)] {
+            let q = noise(heads * head_dim, 1);
+            let (keys, values) = (
+                noise(positions * head_dim, 2),
+                noise(positions * head_dim, 3),
+            );
+            let (mut scores, mut out) =
+                (vec![0f32; heads * positions], vec![0f32; heads * head_dim]);
+            attend(&q, &keys, &values, head_dim, 0.5, &mut scores, &mut out);
+            for h in 0..heads {
+                let score = |j: usize| -> f64 {
+                    let pair = q[h * head_dim..][..head_dim]
+                        .iter()
+                        .zip(&keys[j * head_dim..]);
+                    0.5 * pair.map(|(&a, &b)| a as f64 * b as f64).sum::<f64>()
+                };
+                let max = (0..positions).map(score).fold(f64::MIN, f64::max);
+                let p: Vec<f64> = (0..positions).map(|j| (score(j) - max).exp()).collect();
+                let total: f64 = p.iter().sum();
+                for c in 0..head_dim {
+                    let want = (0..positions)
+                        .map(|j| p[j] * values[j * head_dim + c] as f64)
+                        .sum::<f64>()
+                        / total;
+                    let got = out[h * head_dim + c] as f64;
+                    assert!(
+                        (got - want).abs() < 1e-5,
+                        "head {h} column {c}: {got}, not {want}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn transpose_moves_every_element() {
+        for (rows, tokens) in [(1, 1), (8, 8), (32, 16), (7, 9), (33, 17), (16, 3)] {
+            let tile: Vec<i32> = (0..(rows * tokens) as i32).collect();
+            let mut out = vec![0; rows * tokens];
+            transpose(&tile, rows, tokens, &mut out);
+            for r in 0..rows {
+                for t in 0..tokens {
+                    assert_eq!(out[t * rows + r], tile[r * tokens + t], "{rows}x{tokens}");
+                }
+            }
+        }
+    }
+}

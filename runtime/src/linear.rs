@@ -1,0 +1,767 @@
+//! [`Linear`]: a ternary matrix packed for its kernels, and the blocked, threaded product around them.
+//!
+//! Several matrices with the same input are stacked (q|k|v, gate|up), so that one pass over the threads serves
+//! them all. Panels are handed out in chunks; each panel is read once and meets every tile of tokens.
+//! A matrix with a scale for each group of columns runs as one product a group, added in column order.
+
+use crate::lanes;
+use crate::memory::HugeBytes;
+use crate::pool::{ColumnBlock, Columns, Pool, Rows};
+use bitnet_codegen::kernel::AlignedBytes;
+use bitnet_codegen::layout::Panel;
+use bitnet_codegen::trit::TritError;
+use bitnet_codegen::variant::OutOrder;
+use bitnet_codegen::{Activations, Kernel, Scales, Scratch, TernaryMatrix};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A range of token counts that share a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Bucket {
+    /// The name in profiles.
+    pub name: &'static str,
+    /// Fewest tokens.
+    pub first: usize,
+    /// The number of tokens that stands for the range when kernels are measured.
+    pub typical: usize,
+}
+
+/// The ranges, from decoding to long prompts. The last has no end.
+pub const BUCKETS: [Bucket; 7] = [
+    Bucket {
+        name: "1",
+        first: 1,
+        typical: 1,
+    },
+    Bucket {
+        name: "2-3",
+        first: 2,
+        typical: 2,
+    },
+    Bucket {
+        name: "4-7",
+        first: 4,
+        typical: 4,
+    },
+    Bucket {
+        name: "8-15",
+        first: 8,
+        typical: 8,
+    },
+    Bucket {
+        name: "16-31",
+        first: 16,
+        typical: 16,
+    },
+    Bucket {
+        name: "32-127",
+        first: 32,
+        typical: 64,
+    },
+    Bucket {
+        name: "128+",
+        first: 128,
+        typical: 128,
+    },
+];
+
+/// The position in [`BUCKETS`] of `m` tokens.
+///
+/// # Panics
+/// When `m` is 0.
+pub fn bucket_of(m: usize) -> usize {
+    BUCKETS
+        .iter()
+        .rposition(|b| b.first <= m)
+        .unwrap_or_else(|| panic!("a product of {m} tokens"))
+}
+
+/// One kernel for each of [`BUCKETS`].
+pub type ByBucket = [Arc<Kernel>; BUCKETS.len()];
+
+/// The same kernel for every number of tokens.
+pub fn same_for_all(kernel: &Arc<Kernel>) -> ByBucket {
+    std::array::from_fn(|_| Arc::clone(kernel))
+}
+
+/// Weights packed once; kernels that read the same panels share them.
+struct Packed {
+    panel: Panel,
+    bytes: HugeBytes,
+}
+
+/// The columns that share a scale, or all of them.
+struct Part {
+    cols: Range<usize>,
+    packed: Vec<Packed>,
+    kernels: ByBucket,
+    /// For each bucket an index into `packed`.
+    packed_of: [usize; BUCKETS.len()],
+    /// The multiplier of each row.
+    row_scales: Vec<f32>,
+}
+
+/// A packed ternary layer.
+pub struct Linear {
+    n: usize,
+    k: usize,
+    stacked: Vec<Range<usize>>,
+    parts: Vec<Part>,
+}
+
+/// Working memory for products, shared by all layers: nothing is allocated once it has grown to its size.
+pub struct Workspace {
+    workers: Vec<Mutex<Worker>>,
+    prepared: AlignedBytes,
+    group: Activations,
+}
+
+#[derive(Default)]
+struct Worker {
+    scratch: Vec<(Arc<Kernel>, Scratch)>,
+    out: Vec<i32>,
+    turned: Vec<i32>,
+    sums: Vec<i32>,
+}
+
+impl Workspace {
+    /// For `pool`.
+    pub fn new(pool: &Pool) -> Self {
+        Self {
+            workers: (0..pool.threads()).map(|_| Mutex::default()).collect(),
+            prepared: AlignedBytes::default(),
+            group: Activations::default(),
+        }
+    }
+}
+
+/// Bytes of weights that one claim covers: enough to hide the claim, few enough to share the work evenly.
+const CHUNK_BYTES: usize = 96 << 10;
+
+/// Claims that each thread should find at least.
+const CHUNKS_PER_THREAD: usize = 6;
+
+impl Linear {
+    /// Packs `matrices` (stacked: all with one K), with the kernels that `pick(n, k)` gives for the
+    /// stacked rows and for K or, under group scales, for the columns of a group.
+    ///
+    /// # Errors
+    /// [`TritError`] when the group scales of a matrix cannot be split into columns.
+    ///
+    /// # Panics
+    /// When the matrices differ in K, or group scales are stacked with others.
+    pub fn new(
+        pool: &Pool,
+        matrices: &[TernaryMatrix],
+        mut pick: impl FnMut(usize, usize) -> ByBucket,
+    ) -> Result<Self, TritError> {
+        let k = matrices[0].k();
+        assert!(
+            matrices.iter().all(|m| m.k() == k),
+            "stacked matrices have one K"
+        );
+        let mut n = 0;
+        let stacked = matrices
+            .iter()
+            .map(|m| {
+                n += m.n();
+                n - m.n()..n
+            })
+            .collect();
+        let parts = if let Scales::Group { group_k, scales } = matrices[0].scales() {
+            assert_eq!(matrices.len(), 1, "group scales are not stacked");
+            let (group_k, groups) = (*group_k, k.div_ceil(*group_k));
+            (0..groups)
+                .map(|g| {
+                    let cols = g * group_k..((g + 1) * group_k).min(k);
+                    let rows: Vec<f32> = (0..n).map(|r| scales[r * groups + g]).collect();
+                    // A scale of 0 stands for an all-zero group, which any multiplier leaves at 0.
+                    let w = matrices[0].columns(cols.clone(), Scales::Row(rows.clone()))?;
+                    let kernels = pick(n, cols.len());
+                    Ok(Part::pack(pool, &[w], cols, rows, kernels))
+                })
+                .collect::<Result<Vec<_>, TritError>>()?
+        } else {
+            let row_scales = matrices.iter().flat_map(row_scales).collect();
+            vec![Part::pack(pool, matrices, 0..k, row_scales, pick(n, k))]
+        };
+        Ok(Self {
+            n,
+            k,
+            stacked,
+            parts,
+        })
+    }
+
+    /// Output features, all stacked matrices together.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Input features.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// The output rows of each stacked matrix.
+    pub fn stacked(&self) -> &[Range<usize>] {
+        &self.stacked
+    }
+
+    /// The kernel that serves `m` tokens (of the first group of columns, where there are several).
+    pub fn kernel(&self, m: usize) -> &Arc<Kernel> {
+        &self.parts[0].kernels[bucket_of(m)]
+    }
+
+    /// Bytes of weights that a product of `m` tokens reads.
+    pub fn weight_bytes(&self, m: usize) -> usize {
+        let bucket = bucket_of(m);
+        self.parts
+            .iter()
+            .map(|p| p.packed[p.packed_of[bucket]].bytes.len())
+            .sum()
+    }
+
+    /// Bytes of all packed copies.
+    pub fn packed_bytes(&self) -> usize {
+        self.parts
+            .iter()
+            .flat_map(|p| &p.packed)
+            .map(|p| p.bytes.len())
+            .sum()
+    }
+
+    /// `y[t][first + n] = (Σ_k w[n][k]·q[t][k]) / s[t] · ws[n]` for every token of `acts`.
+    ///
+    /// # Shapes
+    /// `y`: `[m, stride]`; columns `first..first + n` are written.
+    pub fn forward(
+        &self,
+        pool: &Pool,
+        work: &mut Workspace,
+        acts: &Activations,
+        y: &mut [f32],
+        stride: usize,
+        first: usize,
+    ) {
+        self.product(
+            pool,
+            work,
+            acts,
+            (y, stride, first),
+            |part, token, rows, acc, y| {
+                let (s, ws) = (acts.scales[token], &self.parts[part].row_scales[rows]);
+                match part {
+                    0 => lanes::rescale(acc, s, ws, y),
+                    _ => lanes::rescale_add(acc, s, ws, y),
+                }
+            },
+        );
+    }
+
+    /// The integer sums alone, `[m, n]`: what is compared with the oracle.
+    pub fn accumulate(&self, pool: &Pool, work: &mut Workspace, acts: &Activations, y: &mut [i32]) {
+        self.product(
+            pool,
+            work,
+            acts,
+            (y, self.n, 0),
+            |part, _, _, acc, y| match part {
+                0 => y.copy_from_slice(acc),
+                _ => y.iter_mut().zip(acc).for_each(|(y, acc)| *y += acc),
+            },
+        );
+    }
+
+    /// Runs all tiles; `store(part, token, rows, sums, slot)` takes each run of sums to its slot.
+    fn product<T: Send>(
+        &self,
+        pool: &Pool,
+        work: &mut Workspace,
+        acts: &Activations,
+        (y, stride, first): (&mut [T], usize, usize),
+        store: impl Fn(usize, usize, Range<usize>, &[i32], &mut [T]) + Sync,
+    ) {
+        assert_eq!(acts.k, self.k, "K of the activations and of the layer");
+        if acts.m == 0 {
+            return;
+        }
+        assert!(
+            work.workers.len() >= pool.threads(),
+            "a workspace of {} threads for {}",
+            work.workers.len(),
+            pool.threads()
+        );
+        let bucket = bucket_of(acts.m);
+        for (index, part) in self.parts.iter().enumerate() {
+            let Workspace {
+                workers,
+                prepared,
+                group,
+            } = &mut *work;
+            let acts = if self.parts.len() == 1 {
+                acts
+            } else {
+                columns(acts, part.cols.clone(), group);
+                &*group
+            };
+            let run = Run::new(part, bucket, acts);
+            run.prepare(pool, prepared);
+            let (run, prepared, workers) = (&run, prepared.bytes(), &*workers);
+            let store =
+                |token, rows, acc: &[i32], slot: &mut [T]| store(index, token, rows, acc, slot);
+            let block = run.chunk_panels(pool.threads()) * run.nr;
+            let out = Columns::new(y, acts.m, stride, first, self.n, block);
+            pool.each(out, |worker, _, mut columns| {
+                // Each worker has its own lock, so it is always free; after a panic any content will do.
+                let mut worker = workers[worker]
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                run.chunk(&mut worker, prepared, &mut columns, &store);
+            });
+        }
+    }
+}
+
+fn row_scales(m: &TernaryMatrix) -> Vec<f32> {
+    match m.scales() {
+        Scales::Tensor(s) => vec![*s; m.n()],
+        Scales::Row(rows) => rows.clone(),
+        Scales::Group { .. } => panic!("group scales are not stacked"),
+    }
+}
+
+/// The columns `cols` of quantised tokens, with their own sums.
+fn columns(acts: &Activations, cols: Range<usize>, out: &mut Activations) {
+    out.reshape(acts.m, cols.len());
+    for t in 0..acts.m {
+        let from = &acts.q[t * acts.k_padded..][cols.clone()];
+        let to = &mut out.q[t * out.k_padded..][..out.k_padded];
+        to[..from.len()].copy_from_slice(from);
+        to[from.len()..].fill(0);
+        out.sums[t] = from.iter().map(|&q| q as i32).sum();
+    }
+}
+
+impl Part {
+    fn pack(
+        pool: &Pool,
+        matrices: &[TernaryMatrix],
+        cols: Range<usize>,
+        row_scales: Vec<f32>,
+        kernels: ByBucket,
+    ) -> Self {
+        let mut packed: Vec<Packed> = Vec::new();
+        let packed_of = std::array::from_fn(|bucket| {
+            let panel = kernels[bucket].panel();
+            assert_eq!(
+                kernels[bucket].k(),
+                cols.len(),
+                "K of the kernel {}",
+                kernels[bucket].spec()
+            );
+            let same = |p: &Packed| {
+                p.panel.shape == panel.shape && p.panel.layout.name() == panel.layout.name()
+            };
+            packed.iter().position(same).unwrap_or_else(|| {
+                packed.push(Packed::new(pool, panel, matrices));
+                packed.len() - 1
+            })
+        });
+        Self {
+            cols,
+            packed,
+            kernels,
+            packed_of,
+            row_scales,
+        }
+    }
+}
+
+impl Packed {
+    /// Packs stacked matrices panel by panel, in parallel.
+    fn new(pool: &Pool, panel: Panel, matrices: &[TernaryMatrix]) -> Self {
+        let n: usize = matrices.iter().map(TernaryMatrix::n).sum();
+        let mut bytes = HugeBytes::zeroed(panel.count(n) * panel.bytes());
+        if let [w] = matrices {
+            pool.each(Rows::new(&mut bytes, panel.bytes()), |_, i, out| {
+                panel.pack(w, i, out)
+            });
+        } else {
+            let k_padded = panel.layout.k_padded(panel.shape);
+            pool.each(Rows::new(&mut bytes, panel.bytes()), |_, i, out| {
+                let mut codes = vec![bitnet_codegen::trit::CODE_ZERO; panel.shape.nr * k_padded];
+                for (r, row) in codes.chunks_exact_mut(k_padded).enumerate() {
+                    let mut n = i * panel.shape.nr + r;
+                    for w in matrices {
+                        if n < w.n() {
+                            w.unpack_row(n, row);
+                            break;
+                        }
+                        n -= w.n();
+                    }
+                }
+                panel.layout.pack_panel(panel.shape, &codes, out);
+            });
+        }
+        Self { panel, bytes }
+    }
+}
+
+/// One product of one part.
+struct Run<'a> {
+    kernel: &'a Arc<Kernel>,
+    panels: &'a [u8],
+    panel_bytes: usize,
+    nr: usize,
+    /// Distance between prepared tiles.
+    tile_bytes: usize,
+    /// Whether tiles are prepared: the form asks for it, or the last one reads past the last token.
+    prepares: bool,
+    acts: &'a Activations,
+}
+
+impl<'a> Run<'a> {
+    fn new(part: &'a Part, bucket: usize, acts: &'a Activations) -> Self {
+        let kernel = &part.kernels[bucket];
+        let packed = &part.packed[part.packed_of[bucket]];
+        let form = kernel.acts_form();
+        let most = tiles(kernel, acts.m).map(|(_, mr)| mr).max().unwrap_or(0);
+        let end = tiles(kernel, acts.m).map(|(first, mr)| first + mr).max();
+        Self {
+            kernel,
+            panels: &packed.bytes,
+            panel_bytes: packed.panel.bytes(),
+            nr: packed.panel.shape.nr,
+            tile_bytes: form.tile_bytes(most, acts.k).next_multiple_of(64),
+            prepares: form.needs_preparing() || end != Some(acts.m),
+            acts,
+        }
+    }
+
+    /// Panels of one claim.
+    fn chunk_panels(&self, threads: usize) -> usize {
+        let panels = self.panels.len() / self.panel_bytes;
+        let even = panels / (threads * CHUNKS_PER_THREAD);
+        (CHUNK_BYTES / self.panel_bytes).min(even).max(1)
+    }
+
+    /// Brings every tile of tokens into the form that the kernel reads.
+    fn prepare(&self, pool: &Pool, prepared: &mut AlignedBytes) {
+        if !self.prepares {
+            return;
+        }
+        let count = tiles(self.kernel, self.acts.m).count();
+        let need = count * self.tile_bytes;
+        if prepared.bytes().len() < need {
+            *prepared = AlignedBytes::zeroed(need);
+        }
+        let form = self.kernel.acts_form();
+        pool.each(
+            Rows::new(&mut prepared.bytes_mut()[..need], self.tile_bytes),
+            |_, i, out| {
+                let (first, mr) = tiles(self.kernel, self.acts.m)
+                    .nth(i)
+                    .expect("a tile of this product");
+                let out = &mut out[..form.tile_bytes(mr, self.acts.k)];
+                if form.needs_preparing() {
+                    form.prepare(self.acts, first, mr, out);
+                } else {
+                    let rows = self.acts.rows(first, mr.min(self.acts.m - first));
+                    out[rows.len()..].fill(0);
+                    out[..rows.len()].copy_from_slice(bytemuck::cast_slice(rows));
+                }
+            },
+        );
+    }
+
+    /// All tiles of a block of panels.
+    fn chunk<T>(
+        &self,
+        worker: &mut Worker,
+        prepared: &[u8],
+        columns: &mut ColumnBlock<'_, T>,
+        store: &impl Fn(usize, Range<usize>, &[i32], &mut [T]),
+    ) {
+        let Worker {
+            scratch,
+            out,
+            turned,
+            sums,
+        } = worker;
+        let scratch = scratch_of(scratch, self.kernel);
+        let (kernel, nr, acts) = (&**self.kernel, self.nr, self.acts);
+        let order = kernel.out_order();
+        for from in (0..columns.width).step_by(nr) {
+            let first_row = columns.first + from;
+            let rows = first_row..first_row + nr.min(columns.width - from);
+            let panel = &self.panels[first_row / nr * self.panel_bytes..][..self.panel_bytes];
+            kernel.load_panel(panel, scratch);
+            for (i, (first, mr)) in tiles(kernel, acts.m).enumerate() {
+                let tokens = mr.min(acts.m - first);
+                let len = kernel.out_len(mr);
+                grow(out, len);
+                grow(sums, mr);
+                sums[..tokens].copy_from_slice(&acts.sums[first..first + tokens]);
+                sums[tokens..].fill(0);
+                let tile: &[u8] = if self.prepares {
+                    &prepared[i * self.tile_bytes..][..kernel.acts_form().tile_bytes(mr, acts.k)]
+                } else {
+                    bytemuck::cast_slice(acts.rows(first, mr))
+                };
+                kernel.run(mr, panel, tile, &sums[..mr], scratch, &mut out[..len]);
+                let by_token = match order {
+                    OutOrder::TokenMajor => &out[..len],
+                    OutOrder::RowMajor => {
+                        grow(turned, len);
+                        lanes::transpose(&out[..len], nr, mr, &mut turned[..len]);
+                        &turned[..len]
+                    }
+                };
+                for t in 0..tokens {
+                    let slot = &mut columns.row(first + t)[from..][..rows.len()];
+                    store(
+                        first + t,
+                        rows.clone(),
+                        &by_token[t * nr..][..rows.len()],
+                        slot,
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn grow(v: &mut Vec<i32>, len: usize) {
+    if v.len() < len {
+        v.resize(len, 0);
+    }
+}
+
+fn scratch_of<'w>(
+    all: &'w mut Vec<(Arc<Kernel>, Scratch)>,
+    kernel: &Arc<Kernel>,
+) -> &'w mut Scratch {
+    let at = match all.iter().position(|(k, _)| Arc::ptr_eq(k, kernel)) {
+        Some(at) => at,
+        None => {
+            all.push((Arc::clone(kernel), kernel.scratch()));
+            all.len() - 1
+        }
+    };
+    &mut all[at].1
+}
+
+/// [`Kernel::tiles`] without an allocation.
+fn tiles(kernel: &Kernel, m: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
+    let mut first = 0;
+    std::iter::from_fn(move || {
+        (first < m).then(|| {
+            let smallest = kernel.tile_sizes().min().expect("a kernel has a tile size");
+            let mr = kernel
+                .tile_sizes()
+                .find(|&s| s <= m - first)
+                .unwrap_or(smallest);
+            first += mr;
+            (first - mr, mr)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitnet_codegen::{Features, Isa, KernelSet, KernelSpec, oracle, plan};
+
+    fn kernel(text: &str, k: usize) -> Arc<Kernel> {
+        let spec: KernelSpec = text.parse().unwrap();
+        let set = KernelSet::build(vec![plan(&spec, k).unwrap()], Features::detect()).unwrap();
+        Arc::clone(&set.kernels()[0])
+    }
+
+    fn trits(n: usize, k: usize, seed: usize) -> Vec<i8> {
+        (0..n * k)
+            .map(|i| ((i * 7 + i / 3 + seed * 5 + i * i) % 3) as i8 - 1)
+            .collect()
+    }
+
+    fn codes(m: usize, k: usize) -> Vec<i8> {
+        (0..m * k).map(|i| (i * 37 + 11 + i / 7) as i8).collect()
+    }
+
+    const SPECS: [&str; 3] = [
+        "i2s-i2s-1x8c16-interp-f0-u2",
+        "i2s-i2s-4x16c16-interp-f1-u1",
+        "i2s-i2s-3x8c16-interp-f1",
+    ];
+
+    #[test]
+    fn sums_equal_the_oracle_for_every_kernel_and_thread_count() {
+        for threads in [1, 2, 3, 7] {
+            let pool = Pool::new(threads).unwrap();
+            let mut work = Workspace::new(&pool);
+            for (n, k) in [(1, 5), (33, 100), (70, 64)] {
+                let w = TernaryMatrix::from_trits(n, k, &trits(n, k, 0), 0.5).unwrap();
+                for text in SPECS {
+                    let kernel = kernel(text, k);
+                    let linear = Linear::new(&pool, std::slice::from_ref(&w), |_, _| {
+                        same_for_all(&kernel)
+                    })
+                    .unwrap();
+                    for m in [1, 2, 3, 5, 9] {
+                        let q = codes(m, k);
+                        let mut got = vec![-1; m * n];
+                        linear.accumulate(
+                            &pool,
+                            &mut work,
+                            &Activations::from_codes(m, k, &q),
+                            &mut got,
+                        );
+                        assert_eq!(
+                            got,
+                            oracle::matmul(&w, &q),
+                            "{text} {threads} threads m{m} n{n} k{k}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn stacked_matrices_keep_their_rows_and_scales() {
+        let pool = Pool::new(2).unwrap();
+        let mut work = Workspace::new(&pool);
+        let (k, m) = (48, 3);
+        let a = TernaryMatrix::from_trits(5, k, &trits(5, k, 1), 0.25).unwrap();
+        let b = TernaryMatrix::from_rows::<TritError>(
+            11,
+            k,
+            Scales::Row((0..11).map(|i| 1.0 + i as f32).collect()),
+            |r, row| {
+                row.iter_mut()
+                    .zip(&trits(11, k, 2)[r * k..])
+                    .for_each(|(c, t)| *c = (t + 1) as u8);
+                Ok(())
+            },
+        )
+        .unwrap();
+        let kernel = kernel(SPECS[0], k);
+        let both = [a.clone(), b.clone()];
+        let linear = Linear::new(&pool, &both, |_, _| same_for_all(&kernel)).unwrap();
+        assert_eq!(linear.stacked(), [0..5, 5..16]);
+        let q = codes(m, k);
+        let mut acts = Activations::from_codes(m, k, &q);
+        acts.scales = vec![3.0, 0.7, 11.0];
+        let stride = 20;
+        let mut y = vec![f32::NAN; m * stride];
+        linear.forward(&pool, &mut work, &acts, &mut y, stride, 2);
+        let (sa, sb) = (oracle::matmul(&a, &q), oracle::matmul(&b, &q));
+        for t in 0..m {
+            let row = &y[t * stride..][..stride];
+            for r in 0..5 {
+                assert_eq!(row[2 + r], sa[t * 5 + r] as f32 / acts.scales[t] * 0.25);
+            }
+            for r in 0..11 {
+                assert_eq!(
+                    row[7 + r],
+                    sb[t * 11 + r] as f32 / acts.scales[t] * (1.0 + r as f32)
+                );
+            }
+            assert!(
+                row[..2].iter().chain(&row[18..]).all(|v| v.is_nan()),
+                "other columns are left alone"
+            );
+        }
+    }
+
+    #[test]
+    fn group_scales_add_up_in_column_order() {
+        let pool = Pool::new(3).unwrap();
+        let mut work = Workspace::new(&pool);
+        let (n, k, m, group_k) = (9, 150, 5, 64);
+        let t = trits(n, k, 3);
+        let scales: Vec<f32> = (0..n * 3).map(|i| 0.1 + i as f32 * 0.013).collect();
+        let w = TernaryMatrix::from_rows::<TritError>(
+            n,
+            k,
+            Scales::Group {
+                group_k,
+                scales: scales.clone(),
+            },
+            |r, row| {
+                row.iter_mut()
+                    .zip(&t[r * k..])
+                    .for_each(|(c, t)| *c = (t + 1) as u8);
+                Ok(())
+            },
+        )
+        .unwrap();
+        let linear = Linear::new(&pool, &[w.clone()], |_, k| {
+            same_for_all(&kernel(SPECS[1], k))
+        })
+        .unwrap();
+        let q = codes(m, k);
+        let mut acts = Activations::from_codes(m, k, &q);
+        acts.scales = (0..m).map(|i| 1.5 + i as f32).collect();
+        let mut y = vec![0f32; m * n];
+        linear.forward(&pool, &mut work, &acts, &mut y, n, 0);
+        for tok in 0..m {
+            for r in 0..n {
+                let mut want = 0f32;
+                for g in 0..3 {
+                    let cols = g * group_k..((g + 1) * group_k).min(k);
+                    let acc: i32 = cols
+                        .map(|c| t[r * k + c] as i32 * q[tok * k + c] as i32)
+                        .sum();
+                    let term = acc as f32 / acts.scales[tok] * scales[r * 3 + g];
+                    want = if g == 0 { term } else { want + term };
+                }
+                assert_eq!(
+                    y[tok * n + r].to_bits(),
+                    want.to_bits(),
+                    "token {tok} row {r}"
+                );
+            }
+        }
+        let mut sums = vec![0; m * n];
+        linear.accumulate(&pool, &mut work, &acts, &mut sums);
+        assert_eq!(sums, oracle::matmul(&w, &q));
+    }
+
+    #[test]
+    fn kernels_with_the_same_panels_share_the_packed_weights() {
+        let pool = Pool::new(1).unwrap();
+        let (n, k) = (40, 64);
+        let w = TernaryMatrix::from_trits(n, k, &trits(n, k, 0), 1.0).unwrap();
+        let decode = kernel("i2s-i2s-1x8c16-interp-f0-u2", k);
+        let prefill = kernel("i2s-i2s-3x8c16-interp-f1", k);
+        let linear = Linear::new(&pool, &[w], |_, _| {
+            std::array::from_fn(|b| Arc::clone(if b == 0 { &decode } else { &prefill }))
+        })
+        .unwrap();
+        assert_eq!(linear.packed_bytes(), linear.weight_bytes(1));
+        assert_eq!(linear.weight_bytes(1), n * k / 4);
+        assert_eq!(linear.kernel(1).spec(), decode.spec());
+        assert_eq!(linear.kernel(2).spec(), prefill.spec());
+        assert_eq!(Isa::Interp, decode.spec().isa);
+    }
+
+    #[test]
+    fn buckets_cover_every_count_of_tokens() {
+        for (m, want) in [
+            (1, 0),
+            (2, 1),
+            (3, 1),
+            (4, 2),
+            (15, 3),
+            (16, 4),
+            (127, 5),
+            (128, 6),
+            (99_999, 6),
+        ] {
+            assert_eq!(bucket_of(m), want, "{m} tokens");
+            assert!(BUCKETS[want].typical >= BUCKETS[want].first);
+        }
+    }
+}
