@@ -1,5 +1,6 @@
 //! Loads ternary models and generates text with tuned kernels.
 
+pub mod chat;
 pub mod convert;
 pub mod format;
 pub mod generate;
