@@ -157,9 +157,22 @@ impl Values {
                             .then_some(def)
                     };
                     let (slots, bcast_ok) = slots(shape);
+                    if effort.constants_in_memory {
+                        let slot = slots
+                            .iter()
+                            .find(|&&s| self.constant[inputs[s].0 as usize].is_some());
+                        self.memory[at] = slot.map(|&slot| {
+                            let id = self.constant[inputs[slot].0 as usize].expect("a constant");
+                            let bcast = bcast_ok;
+                            (slot, Memory::Constant { id, bcast })
+                        });
+                    }
                     for &slot in &slots {
                         let x = inputs[slot];
                         let Some(def) = fresh(x) else { continue };
+                        if self.memory[at].is_some() {
+                            break;
+                        }
                         let bcast = is_bcast(&order.nodes[def]);
                         if bcast && !bcast_ok {
                             continue;
@@ -172,16 +185,6 @@ impl Values {
                         if bcast && matches!(shape, Shape::Dot { .. }) {
                             repeats.push((x, at));
                         }
-                    }
-                    if effort.constants_in_memory && self.memory[at].is_none() {
-                        let slot = slots
-                            .iter()
-                            .find(|&&s| self.constant[inputs[s].0 as usize].is_some());
-                        self.memory[at] = slot.map(|&slot| {
-                            let id = self.constant[inputs[slot].0 as usize].expect("a constant");
-                            let bcast = bcast_ok;
-                            (slot, Memory::Constant { id, bcast })
-                        });
                     }
                 }
                 Node::Store(a, _) | Node::Accumulate(_, a, _) => written[a.operand as usize] += 1,

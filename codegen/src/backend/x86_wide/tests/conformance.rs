@@ -1,6 +1,6 @@
 //! Whole kernels of every family, every layout and every axis through [`KernelSet`], against the oracle.
 
-use super::{isas, listing, machine_code, runnable};
+use super::{emit, isas, listing, runnable};
 use crate::isa::{Feature, Features, Isa};
 use crate::kernel::{Kernel, KernelError, KernelSet};
 use crate::spec::KernelSpec;
@@ -136,7 +136,6 @@ fn listing_of_a_spec() {
     let k = std::env::var("K").map_or(2560, |k| k.parse().unwrap());
     let plan = plan(&spec, k).unwrap();
     for p in plan.unpack.iter().chain(plan.main.first().map(|m| &m.1)) {
-        let code = machine_code(p, spec.isa, Features::detect());
-        println!("{}\n{}", p.name, listing(&code));
+        println!("{}\n{}", p.name, listing(&emit(p, spec.isa).unwrap()));
     }
 }
