@@ -93,12 +93,12 @@ struct Packed {
 /// The columns that share a scale, or all of them.
 struct Part {
     cols: Range<usize>,
-    packed: Vec<Packed>,
+    packed: Vec<Arc<Packed>>,
     kernels: ByBucket,
     /// For each bucket an index into `packed`.
     packed_of: [usize; BUCKETS.len()],
     /// The multiplier of each row.
-    row_scales: Vec<f32>,
+    row_scales: Arc<Vec<f32>>,
 }
 
 /// A packed ternary layer.
@@ -191,6 +191,28 @@ impl Linear {
             stacked,
             parts,
         })
+    }
+
+    /// The same packed weights, shared, under `kernels`; `None` where one of them reads other panels,
+    /// or where the layer has a part for each group of columns.
+    pub fn share(&self, kernels: &ByBucket) -> Option<Self> {
+        let [part] = &self.parts[..] else { return None };
+        Some(Self {
+            n: self.n,
+            k: self.k,
+            stacked: self.stacked.clone(),
+            parts: vec![part.share(kernels)?],
+        })
+    }
+
+    /// The same layer over its own copy of the packed bytes, so that a benchmark can read weights that no cache holds.
+    pub fn duplicate(&self) -> Self {
+        Self {
+            n: self.n,
+            k: self.k,
+            stacked: self.stacked.clone(),
+            parts: self.parts.iter().map(Part::duplicate).collect(),
+        }
     }
 
     /// Output features, all stacked matrices together.
@@ -351,7 +373,7 @@ impl Part {
         row_scales: Vec<f32>,
         kernels: ByBucket,
     ) -> Self {
-        let mut packed: Vec<Packed> = Vec::new();
+        let mut packed: Vec<Arc<Packed>> = Vec::new();
         let packed_of = std::array::from_fn(|bucket| {
             let panel = kernels[bucket].panel();
             assert_eq!(
@@ -360,25 +382,73 @@ impl Part {
                 "K of the kernel {}",
                 kernels[bucket].spec()
             );
-            let same = |p: &Packed| {
-                p.panel.shape == panel.shape && p.panel.layout.name() == panel.layout.name()
-            };
-            packed.iter().position(same).unwrap_or_else(|| {
-                packed.push(Packed::new(pool, panel, matrices));
-                packed.len() - 1
-            })
+            packed
+                .iter()
+                .position(|p| p.serves(panel))
+                .unwrap_or_else(|| {
+                    packed.push(Arc::new(Packed::new(pool, panel, matrices)));
+                    packed.len() - 1
+                })
         });
         Self {
             cols,
             packed,
             kernels,
             packed_of,
-            row_scales,
+            row_scales: Arc::new(row_scales),
+        }
+    }
+
+    /// The same weights, shared, under other kernels; `None` where a kernel reads other panels.
+    fn share(&self, kernels: &ByBucket) -> Option<Self> {
+        let mut packed_of = [0; BUCKETS.len()];
+        for (of, kernel) in packed_of.iter_mut().zip(kernels) {
+            let fits = kernel.k() == self.cols.len();
+            *of = self
+                .packed
+                .iter()
+                .position(|p| fits && p.serves(kernel.panel()))?;
+        }
+        Some(Self {
+            cols: self.cols.clone(),
+            packed: self.packed.clone(),
+            kernels: kernels.clone(),
+            packed_of,
+            row_scales: Arc::clone(&self.row_scales),
+        })
+    }
+
+    /// The same layer over a copy of the packed bytes.
+    fn duplicate(&self) -> Self {
+        Self {
+            cols: self.cols.clone(),
+            packed: self
+                .packed
+                .iter()
+                .map(|p| Arc::new(p.duplicate()))
+                .collect(),
+            kernels: self.kernels.clone(),
+            packed_of: self.packed_of,
+            row_scales: Arc::clone(&self.row_scales),
         }
     }
 }
 
 impl Packed {
+    /// Whether kernels that read `panel` read these bytes.
+    fn serves(&self, panel: Panel) -> bool {
+        self.panel.shape == panel.shape && self.panel.layout.name() == panel.layout.name()
+    }
+
+    fn duplicate(&self) -> Self {
+        let mut bytes = HugeBytes::zeroed(self.bytes.len());
+        bytes.copy_from_slice(&self.bytes);
+        Self {
+            panel: self.panel,
+            bytes,
+        }
+    }
+
     /// Packs stacked matrices panel by panel, in parallel.
     fn new(pool: &Pool, panel: Panel, matrices: &[TernaryMatrix]) -> Self {
         let n: usize = matrices.iter().map(TernaryMatrix::n).sum();

@@ -10,6 +10,7 @@
 
 pub mod bound;
 pub mod host;
+pub mod measure;
 pub mod peaks;
 pub mod sampler;
 pub mod search;
