@@ -8,7 +8,7 @@ use super::dtype::Dtype;
 use super::error::{LoadErrorKind, bad, unsupported};
 use super::float::FloatType;
 use super::store::{TensorInfo, TensorStore};
-use super::ternary::{TernarySource, looks_ternary};
+use super::ternary::{Packing, Ternarise, TernarySource, looks_ternary};
 use crate::model::{Model, ModelConfig, Norm, Role, TensorId, TokenizerHome};
 
 /// A model under construction.
@@ -61,10 +61,6 @@ impl Assembly {
 
     pub(super) fn has(&self, name: &str) -> bool {
         self.store.find(name).is_some()
-    }
-
-    pub(super) fn note(&mut self, note: impl Into<String>) {
-        self.notes.push(note.into());
     }
 
     fn find(&mut self, name: &str) -> Result<usize, LoadErrorKind> {
@@ -219,7 +215,26 @@ impl Assembly {
         ))
     }
 
-    pub(super) fn finish(self, tokenizer: TokenizerHome) -> Result<Model, LoadErrorKind> {
+    /// What the files leave open and the reader has decided.
+    fn note_assumptions(&mut self) {
+        let has = |wanted: fn(&Packing) -> bool| self.linears.iter().any(|l| wanted(&l.packing));
+        if has(|p| matches!(p, Packing::I2S { block: 128 })) {
+            let text = "I2_S read in blocks of 128, which the file does not say; files made on ARM may need --i2s-block 64";
+            self.notes.push(text.into());
+        }
+        if has(|p| matches!(p, Packing::Floats(Ternarise::Absmean | Ternarise::Detect))) {
+            self.notes
+                .push("float projections are quantised by absmean when they are loaded".into());
+        }
+        if has(|p| matches!(p, Packing::Tiled(..))) {
+            let text =
+                "TL1 and TL2 tiles are not in the file: with the wrong sizes the text is garbage";
+            self.notes.push(text.into());
+        }
+    }
+
+    pub(super) fn finish(mut self, tokenizer: TokenizerHome) -> Result<Model, LoadErrorKind> {
+        self.note_assumptions();
         let (rows, rest) = self.linears.as_chunks::<7>();
         assert!(
             rest.is_empty() && rows.len() == self.config.n_layers,

@@ -446,7 +446,7 @@ fn assemble(
     model.refuse_unused("it would change the result")
 }
 
-fn module(role: Role) -> &'static str {
+pub(super) fn module(role: Role) -> &'static str {
     match role {
         Role::AttnQ => "self_attn.q_proj",
         Role::AttnK => "self_attn.k_proj",

@@ -28,8 +28,7 @@ pub use error::{LoadError, LoadErrorKind};
 use map::Blob;
 use source::Source;
 pub use ternary::{TileConfig, TileError, Tiles};
-pub use write::WriteError;
-pub(crate) use write::{GgufFile, GgufWriter};
+pub use write::{GgufFile, GgufWriter, WriteError};
 
 /// One way models come.
 pub struct Format {

@@ -36,7 +36,7 @@ impl WriteError {
 
 /// A file to be: keys, and the names and sizes of tensors.
 #[derive(Debug, Default)]
-pub(crate) struct GgufWriter {
+pub struct GgufWriter {
     keys: Vec<u8>,
     n_keys: u64,
     infos: Vec<u8>,
@@ -57,28 +57,35 @@ impl GgufWriter {
     }
 
     /// A key with its type id and value as they stand in another file.
-    pub(crate) fn raw(&mut self, key: &str, raw: &[u8]) {
+    pub fn raw(&mut self, key: &str, raw: &[u8]) {
         put_string(&mut self.keys, key);
         self.keys.extend(raw);
         self.n_keys += 1;
     }
 
-    pub(crate) fn str(&mut self, key: &str, value: &str) {
+    /// A string.
+    pub fn str(&mut self, key: &str, value: &str) {
         let mut raw = Vec::new();
         put_string(&mut raw, value);
         self.key(key, ValueType::String, &raw);
     }
 
-    pub(crate) fn u32(&mut self, key: &str, value: usize) {
+    /// A count.
+    ///
+    /// # Panics
+    /// When it does not fit in 32 bits.
+    pub fn u32(&mut self, key: &str, value: usize) {
         let value = u32::try_from(value).unwrap_or_else(|_| panic!("{key}: {value} as u32"));
         self.key(key, ValueType::U32, &value.to_le_bytes());
     }
 
-    pub(crate) fn f32(&mut self, key: &str, value: f32) {
+    /// A number.
+    pub fn f32(&mut self, key: &str, value: f32) {
         self.key(key, ValueType::F32, &value.to_le_bytes());
     }
 
-    pub(crate) fn bool(&mut self, key: &str, value: bool) {
+    /// A flag.
+    pub fn bool(&mut self, key: &str, value: bool) {
         self.key(key, ValueType::Bool, &[value as u8]);
     }
 
@@ -89,24 +96,27 @@ impl GgufWriter {
         self.key(key, ValueType::Array, &raw);
     }
 
-    pub(crate) fn strings<S: AsRef<str>>(&mut self, key: &str, values: &[S]) {
+    /// An array of strings.
+    pub fn strings<S: AsRef<str>>(&mut self, key: &str, values: &[S]) {
         let mut raw = Vec::new();
         values.iter().for_each(|s| put_string(&mut raw, s.as_ref()));
         self.array(key, ValueType::String, values.len(), &raw);
     }
 
-    pub(crate) fn f32s(&mut self, key: &str, values: &[f32]) {
+    /// An array of numbers.
+    pub fn f32s(&mut self, key: &str, values: &[f32]) {
         let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         self.array(key, ValueType::F32, values.len(), &raw);
     }
 
-    pub(crate) fn i32s(&mut self, key: &str, values: &[i32]) {
+    /// An array of integers.
+    pub fn i32s(&mut self, key: &str, values: &[i32]) {
         let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         self.array(key, ValueType::I32, values.len(), &raw);
     }
 
     /// Declares the next tensor; `dims` outermost first.
-    pub(crate) fn tensor(&mut self, name: &str, dims: &[usize], type_id: u32, n_bytes: usize) {
+    pub fn tensor(&mut self, name: &str, dims: &[usize], type_id: u32, n_bytes: usize) {
         put_string(&mut self.infos, name);
         self.infos.extend((dims.len() as u32).to_le_bytes());
         dims.iter()
@@ -119,12 +129,12 @@ impl GgufWriter {
     }
 
     /// Bytes of all tensors.
-    pub(crate) fn data_bytes(&self) -> u64 {
+    pub fn data_bytes(&self) -> u64 {
         self.next
     }
 
     /// Everything before the tensors' data.
-    pub(crate) fn header(&self) -> Vec<u8> {
+    pub fn header(&self) -> Vec<u8> {
         let mut header = MAGIC.to_vec();
         header.extend(3u32.to_le_bytes());
         header.extend((self.sizes.len() as u64).to_le_bytes());
@@ -136,7 +146,10 @@ impl GgufWriter {
     }
 
     /// Starts the file: everything but the tensors' data.
-    pub(crate) fn create(self, path: &Path) -> Result<GgufFile, WriteError> {
+    ///
+    /// # Errors
+    /// When the file cannot be created beside its final name.
+    pub fn create(self, path: &Path) -> Result<GgufFile, WriteError> {
         let header = self.header();
         let target = Target::create(path)?;
         let mut file = GgufFile {
@@ -197,7 +210,7 @@ impl Target {
 }
 
 /// A file whose tensors are being written, in the order they were declared.
-pub(crate) struct GgufFile {
+pub struct GgufFile {
     path: PathBuf,
     target: Target,
     sizes: Vec<u64>,
@@ -237,9 +250,12 @@ impl GgufFile {
 
     /// Writes the data of the next tensor.
     ///
+    /// # Errors
+    /// What the system answers to writing; the unfinished file is removed.
+    ///
     /// # Panics
     /// When `body` writes another number of bytes than was declared.
-    pub(crate) fn tensor(
+    pub fn tensor(
         &mut self,
         body: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), WriteError> {
@@ -256,9 +272,12 @@ impl GgufFile {
 
     /// Completes the file and gives it its name.
     ///
+    /// # Errors
+    /// As [`Self::tensor`].
+    ///
     /// # Panics
     /// When a declared tensor was not written.
-    pub(crate) fn finish(mut self) -> Result<(), WriteError> {
+    pub fn finish(mut self) -> Result<(), WriteError> {
         assert_eq!(self.done, self.sizes.len(), "tensors written");
         self.write("write", |w| w.flush())?;
         let Target::Temporary(w) = self.target else {

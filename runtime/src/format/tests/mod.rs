@@ -1,5 +1,8 @@
 //! Whole files: the fixtures open, and say the same in every dialect.
 
+mod dialects;
+pub(crate) mod micro;
+
 use std::path::PathBuf;
 
 use super::*;
