@@ -244,6 +244,11 @@ impl Isa {
         )
     }
 
+    /// Whether the unsigned factor of the dot product may be above 127.
+    pub const fn dot_reads_u8(self) -> bool {
+        self.has_dot() && !matches!(self, Isa::Sdot)
+    }
+
     /// Whether the 64- and 128-entry byte look-ups exist.
     pub const fn has_wide_lut(self) -> bool {
         matches!(self, Isa::Avx512Vbmi)

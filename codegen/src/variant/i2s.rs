@@ -9,7 +9,7 @@
 //! Tricks: (1) one i32 lane is one row, so no horizontal sums and one linear stream of weights;
 //! (2) form 0 masks the fields in place (0x03, 0x0C, 0x30, 0xC0), one accumulator each, and divides by
 //! 1, 4, 16, 64 once at the end: no shifts in the loop; form 1 shifts first and keeps one accumulator,
-//! for tiles of many tokens; (3) without a dot product, `pmaddubsw` pairs stay in i16 for `FLUSH_STEPS`
+//! for tiles of many tokens; form 2 shifts once, by 4, and keeps two; (3) without a dot product, `pmaddubsw` pairs stay in i16 for `FLUSH_STEPS`
 //! steps before they are widened.
 
 use super::{OutOrder, Plan, Unsupported, Variant, tile_sizes};
@@ -24,6 +24,36 @@ use crate::spec::{Axis, KernelSpec};
 /// 2·2·128 = 512, so 15 steps stay within 30 720.
 const FLUSH_STEPS: usize = 15;
 
+impl Form {
+    /// Masks that take the fields out; as many accumulators add them up.
+    fn masks(self) -> &'static [u8] {
+        match self {
+            Form::Mask => &[0x03, 0x0C, 0x30, 0xC0],
+            Form::Half => &[0x03, 0x0C],
+            Form::Shift | Form::Madd => &[0x03],
+        }
+    }
+
+    /// Bits that field `f` is shifted down before it is masked ([`Form::Half`] shifts the words, once).
+    fn shift(self, f: usize) -> u8 {
+        match self {
+            Form::Mask | Form::Half => 0,
+            Form::Shift | Form::Madd => 2 * f as u8,
+        }
+    }
+
+    /// Vectors that live at once in the loop of a tile of `mr` tokens and `vectors` vectors of rows.
+    fn live(self, mr: usize, vectors: usize) -> usize {
+        let (tile, masks) = (mr * vectors, self.masks().len());
+        let step = vectors + mr.min(vectors) + 1;
+        match self {
+            // Pair sums, the wide sums around them, the constant that widens, and a product.
+            Form::Madd => 2 * tile + masks + step + 2,
+            _ => tile * masks + masks + step,
+        }
+    }
+}
+
 /// The family.
 pub struct I2s;
 
@@ -32,6 +62,8 @@ pub struct I2s;
 enum Form {
     /// Masked in place, one accumulator for each field.
     Mask,
+    /// Shifted down by 0 or 4, two masks, two accumulators.
+    Half,
     /// Shifted down, one accumulator.
     Shift,
     /// Shifted down, multiplied by pairs into i16.
@@ -56,12 +88,15 @@ impl Variant for I2s {
         let mr = match m {
             1 => vec![1],
             2..=3 => vec![2, 1],
-            _ => vec![4, 8, 6, 12, 2],
+            _ if isa.has_dot() => vec![4, 8, 6, 12, 2],
+            _ => vec![2, 4, 1],
         };
-        let forms = match (isa.has_dot(), m) {
-            (true, 1) => vec![0, 1],
-            (true, _) => vec![1, 0],
-            (false, _) => vec![1],
+        let forms = match (isa.has_dot(), isa.dot_reads_u8(), m) {
+            (true, true, 1) => vec![0, 2, 1],
+            (true, true, _) => vec![1, 2, 0],
+            (true, false, 1) => vec![2, 1],
+            (true, false, _) => vec![1, 2],
+            (false, _, _) => vec![1],
         };
         Ok(vec![
             Axis {
@@ -113,14 +148,24 @@ impl Variant for I2s {
         }
         let form = match spec.knob("f", 0) {
             _ if !spec.isa.has_dot() => Form::Madd,
+            0 if !spec.isa.dot_reads_u8() => {
+                return Err(bad(format!(
+                    "form f0 multiplies codes of up to 0x80, the dot product of {} is signed; f2 is like it",
+                    spec.isa
+                )));
+            }
             0 => Form::Mask,
             1 => Form::Shift,
-            other => return Err(bad(format!("form f{other}: 0 masks, 1 shifts"))),
+            2 => Form::Half,
+            other => {
+                return Err(bad(format!(
+                    "form f{other}: 0 masks, 1 shifts, 2 does both"
+                )));
+            }
         };
         let vectors = spec.nr / rows;
         let sizes = tile_sizes(spec.mr);
-        let fields = if form == Form::Mask { 4 } else { 1 };
-        let live = spec.mr * vectors * if form == Form::Madd { 2 } else { fields } + 3;
+        let live = form.live(spec.mr, vectors);
         if live > spec.isa.vector_registers() {
             return Err(bad(format!(
                 "{live} live vectors, {} registers",
@@ -154,7 +199,7 @@ struct Tile<'a> {
     vectors: usize,
     k_stride: usize,
     form: Form,
-    /// Masks: one for each field, or 0x03 alone.
+    /// The form's masks.
     masks: Vec<Value>,
 }
 
@@ -180,12 +225,7 @@ fn program(spec: &KernelSpec, k: usize, mr: usize, form: Form) -> Program {
         Promise::I32(-128 * k as i32, 127 * k as i32),
     );
     b.operand(Operand::Out, mr * spec.nr * 4, Promise::Bits);
-    let fields: &[u8] = if form == Form::Mask {
-        &[0x03, 0x0C, 0x30, 0xC0]
-    } else {
-        &[0x03]
-    };
-    let masks = fields.iter().map(|&m| b.op(Op::Splat8(m))).collect();
+    let masks = form.masks().iter().map(|&m| b.op(Op::Splat8(m))).collect();
     let tile = Tile {
         spec,
         mr,
@@ -221,40 +261,47 @@ impl Tile<'_> {
         }
     }
 
-    /// Field `f` of each weight vector, as unsigned bytes (scaled by 4^f in the mask form).
-    fn field(&self, b: &mut Builder, words: &[Value], f: usize) -> Vec<Value> {
-        words
-            .iter()
-            .map(|&w| match (self.form, f) {
-                (Form::Mask, f) => b.op(Op::And(w, self.masks[f])),
-                (_, 0) => b.op(Op::And(w, self.masks[0])),
-                // Bits of the neighbouring byte shift in above bit 7 − 2f: the mask drops them.
-                (_, f) => {
-                    let s = b.op(Op::Shr16(w, 2 * f as u8));
-                    b.op(Op::And(s, self.masks[0]))
-                }
-            })
-            .collect()
+    /// Field `f` of a weight vector, as unsigned bytes times the power of two where the mask leaves it.
+    fn field(&self, b: &mut Builder, word: Value, f: usize) -> Value {
+        // Bits of the neighbouring byte shift in above the field: the mask drops them.
+        let word = match self.form.shift(f) {
+            0 => word,
+            bits => b.op(Op::Shr16(word, bits)),
+        };
+        b.op(Op::And(word, self.masks[f % self.masks.len()]))
     }
 
-    /// One step of 16 columns. `each(b, field, token, vector, codes, x)` uses the operands.
+    /// One step of 16 columns. `each(b, field, token, vector, codes, x)` uses the operands. What is fewer,
+    /// tokens or vectors, is kept in registers for a field, so that the other needs one at a time.
     fn step(
         &self,
         b: &mut Builder,
-        at: Option<(Counter, usize)>,
-        at_step: usize,
+        words: &[Addr],
+        acts: &dyn Fn(usize, usize) -> Addr,
         each: &mut dyn FnMut(&mut Builder, usize, usize, usize, Value, Value),
     ) {
-        let w = b.width_bytes();
-        let words: Vec<Value> = (0..self.vectors)
-            .map(|v| b.op(Op::Load(self.weights(at, at_step, v, w))))
-            .collect();
+        let mut words: Vec<Value> = words.iter().map(|a| b.op(Op::Load(a.clone()))).collect();
         for f in 0..4 {
-            let codes = self.field(b, &words, f);
-            for t in 0..self.mr {
-                let x = b.op(Op::LoadBcast32(self.acts(at, at_step, t, f)));
-                for (v, &c) in codes.iter().enumerate() {
-                    each(b, f, t, v, c, x);
+            if self.form == Form::Half && f == 2 {
+                words = words.into_iter().map(|w| b.op(Op::Shr16(w, 4))).collect();
+            }
+            if self.mr <= self.vectors {
+                let xs: Vec<Value> = (0..self.mr)
+                    .map(|t| b.op(Op::LoadBcast32(acts(t, f))))
+                    .collect();
+                for (v, &w) in words.iter().enumerate() {
+                    let c = self.field(b, w, f);
+                    for (t, &x) in xs.iter().enumerate() {
+                        each(b, f, t, v, c, x);
+                    }
+                }
+            } else {
+                let codes: Vec<Value> = words.iter().map(|&w| self.field(b, w, f)).collect();
+                for t in 0..self.mr {
+                    let x = b.op(Op::LoadBcast32(acts(t, f)));
+                    for (v, &c) in codes.iter().enumerate() {
+                        each(b, f, t, v, c, x);
+                    }
                 }
             }
         }
@@ -287,7 +334,12 @@ impl Tile<'_> {
                     n: usize,
                     accs: &mut Vec<Value>| {
             for s in 0..n {
-                self.step(b, at, from + s, &mut |b, f, t, v, u, x| {
+                let w = b.width_bytes();
+                let words: Vec<Addr> = (0..self.vectors)
+                    .map(|v| self.weights(at, from + s, v, w))
+                    .collect();
+                let acts = |t: usize, f: usize| self.acts(at, from + s, t, f);
+                self.step(b, &words, &acts, &mut |b, f, t, v, u, x| {
                     let acc = &mut accs[slot(f, t, v)];
                     *acc = b.op(Op::DotU8I8 { acc: *acc, u, s: x });
                 });
@@ -316,31 +368,18 @@ impl Tile<'_> {
                     let mut pairs = params.to_vec();
                     let w = b.width_bytes();
                     self.prefetch(b, c, 1);
-                    let (mut wsteps, mut xsteps) = (Vec::new(), Vec::new());
-                    for v in 0..self.vectors {
-                        wsteps.push(nested(
-                            self.weights(Some((c, 1)), from, v, w),
-                            outer,
-                            self.spec.nr * 4,
-                        ));
-                    }
-                    for f in 0..4 {
-                        for t in 0..self.mr {
-                            xsteps.push(nested(self.acts(Some((c, 1)), from, t, f), outer, STEP_K));
-                        }
-                    }
-                    let words: Vec<Value> = wsteps.into_iter().map(|a| b.op(Op::Load(a))).collect();
-                    for f in 0..4 {
-                        let codes = self.field(b, &words, f);
-                        for t in 0..self.mr {
-                            let x = b.op(Op::LoadBcast32(xsteps[f * self.mr + t].clone()));
-                            for (v, &u) in codes.iter().enumerate() {
-                                let p = b.op(Op::MaddU8I8 { u, s: x });
-                                let acc = &mut pairs[t * self.vectors + v];
-                                *acc = b.op(Op::Add16(*acc, p));
-                            }
-                        }
-                    }
+                    let words: Vec<Addr> = (0..self.vectors)
+                        .map(|v| self.weights(Some((c, 1)), from, v, w))
+                        .map(|a| nested(a, outer, self.spec.nr * 4))
+                        .collect();
+                    let acts = |t: usize, f: usize| {
+                        nested(self.acts(Some((c, 1)), from, t, f), outer, STEP_K)
+                    };
+                    self.step(b, &words, &acts, &mut |b, _, t, v, u, x| {
+                        let p = b.op(Op::MaddU8I8 { u, s: x });
+                        let acc = &mut pairs[t * self.vectors + v];
+                        *acc = b.op(Op::Add16(*acc, p));
+                    });
                     pairs
                 });
                 let wide = pairs
