@@ -6,6 +6,7 @@
 
 mod address;
 mod function;
+mod peephole;
 mod prefetch;
 mod select;
 mod target;
@@ -14,7 +15,7 @@ mod target;
 mod tests;
 
 use super::{Backend, Code};
-use crate::isa::{Features, Isa};
+use crate::isa::{Arch, Features, Isa};
 use crate::program::{Checked, Width};
 use crate::variant::Unsupported;
 use cranelift_codegen::Context;
@@ -86,8 +87,12 @@ pub fn compile(program: &Checked, target: &Target, listing: bool) -> Result<Comp
         program.name,
         compiled.buffer.relocs()
     );
+    let mut bytes = compiled.code_buffer().to_vec();
+    if target.isa().arch() == Arch::X86_64 {
+        peephole::merge_broadcasts(&mut bytes);
+    }
     Ok(Compiled {
-        bytes: compiled.code_buffer().to_vec(),
+        bytes,
         align: compiled.buffer.alignment,
         listing: compiled.vcode.clone(),
     })

@@ -1,14 +1,12 @@
 //! What is emitted: a pattern that Cranelift misses is silent, so instructions are counted.
 
+use crate::backend::cranelift::peephole::instructions;
 use crate::backend::cranelift::{Compiled, Target, compile};
 use crate::isa::{Feature, Features, Isa};
 use crate::program::{Checked, Op, Program, Stmt};
 use crate::spec::KernelSpec;
 use crate::variant::plan;
-use iced_x86::{
-    Decoder, DecoderOptions, EncodingKind, Formatter, Instruction, IntelFormatter, Mnemonic,
-    Register,
-};
+use iced_x86::{EncodingKind, Formatter, Instruction, IntelFormatter, Mnemonic, Register};
 
 /// A CPU with everything that code can be emitted for.
 fn every_feature() -> Features {
@@ -19,19 +17,6 @@ fn emitted(program: &Program, isa: Isa, cpu: Features) -> Compiled {
     let checked = Checked::new(program.clone()).unwrap_or_else(|e| panic!("{e}"));
     let target = Target::new(isa, cpu).expect("a portable instruction set");
     compile(&checked, &target, true).unwrap_or_else(|e| panic!("{isa}: {e}"))
-}
-
-/// The instructions up to the return; constants follow it.
-fn instructions(code: &[u8]) -> Vec<Instruction> {
-    let mut list = Vec::new();
-    for i in Decoder::with_ip(64, code, 0, DecoderOptions::NONE).iter() {
-        assert!(!i.is_invalid(), "byte {:#x} does not decode", i.ip());
-        list.push(i);
-        if i.mnemonic() == Mnemonic::Ret {
-            break;
-        }
-    }
-    list
 }
 
 fn text(list: &[Instruction]) -> String {
@@ -113,8 +98,13 @@ fn each_dot_product_is_one_instruction() {
 #[test]
 fn shipped_kernels_keep_everything_in_registers() {
     for spec in [
+        "i2s-i2s-1x8c16-vnni128-f0-u4-pf64",
+        "i2s-i2s-1x16c16-vnni128-f2-u2-pf64",
+        "i2s-i2s-1x16c16-vnni128-f1-u4",
         "i2s-i2s-2x8c16-vnni128-f1-u2",
-        "i2s-i2s-1x8c16-vnni128-f1-u4-pf64",
+        "i2s-i2s-4x8c16-vnni128-f1-u2",
+        "i2s-i2s-12x4c16-vnni128-f1-u1",
+        "i2s-i2s-4x4c16-avx128-f1",
         "i2s-i2s-1x8c16-avx128-f1-pf64",
         "i2s-i2s-1x8c16-ssse3-f1-pf64",
     ] {
@@ -123,6 +113,17 @@ fn shipped_kernels_keep_everything_in_registers() {
             let list = instructions(&emitted(&program, isa, every_feature()).bytes);
             assert_eq!(spills(&list), 0, "{}\n{}", program.name, text(&list));
         }
+    }
+}
+
+#[test]
+fn activations_are_loaded_and_broadcast_by_one_instruction() {
+    for program in programs("i2s-i2s-1x16c16-vnni128-f2-u2", 640) {
+        let list = instructions(&emitted(&program, Isa::Vnni128, every_feature()).bytes);
+        let of = |m: Mnemonic| list.iter().filter(|i| i.mnemonic() == m).count();
+        let broadcasts = count_ops(&program.body, &|op| matches!(op, Op::LoadBcast32(_)));
+        assert_eq!(of(Mnemonic::Vbroadcastss), broadcasts, "{}", text(&list));
+        assert_eq!(of(Mnemonic::Vmovss), 0, "{}", text(&list));
     }
 }
 
