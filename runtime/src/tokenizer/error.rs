@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::format::LoadError;
+
 /// Why a tokenizer could not be built or used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -31,6 +33,17 @@ pub enum TokenizerError {
         /// The folder.
         path: PathBuf,
     },
+    /// A GGUF file without `tokenizer.*` keys: the model can be run on token ids only.
+    #[error(
+        "{path}: the file has no tokenizer.ggml.tokens: give token ids, or a file with a tokenizer"
+    )]
+    NoKeys {
+        /// The file.
+        path: String,
+    },
+    /// A `tokenizer.*` key of a GGUF file is not what it must be.
+    #[error(transparent)]
+    Keys(#[from] Box<LoadError>),
     /// The vocabulary is of a kind that this runtime does not know. An ordinary answer, not a defect of the file.
     #[error("tokenizer: {what} `{got}` is not supported; known: {known}")]
     Unsupported {

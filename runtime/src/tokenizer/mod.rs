@@ -24,6 +24,7 @@ pub use folder::FolderConfig;
 pub use pre::{PRE_TOKENIZERS, PreTokenizer};
 pub use vocab::{GgufVocab, TokenType};
 
+use crate::model::{Model, TokenizerSource};
 use bpe::Bpe;
 use json::{Spelling, TokenizerJson};
 use spm::{SPACE, SentencePiece};
@@ -118,6 +119,26 @@ impl Pieces {
 }
 
 impl Tokenizer {
+    /// The tokenizer that belongs to `model`, checked against its embedding. `pre` overrides the pre-tokeniser of a
+    /// GGUF file; a folder's `tokenizer.json` states its own.
+    ///
+    /// # Errors
+    /// When the model comes without a tokenizer, or with one that contradicts itself or the model.
+    pub fn of(model: &Model, pre: Option<&str>) -> Result<Self, TokenizerError> {
+        let tokenizer = match model.tokenizer_source() {
+            TokenizerSource::Folder(folder) => Self::from_folder(folder)?,
+            TokenizerSource::Gguf(_) => {
+                let vocab = model.gguf_vocab().map_err(Box::new)?;
+                let vocab = vocab.ok_or_else(|| TokenizerError::NoKeys {
+                    path: model.path().to_owned(),
+                })?;
+                Self::from_gguf(&vocab, pre)?
+            }
+        };
+        tokenizer.check_model(model.config().vocab)?;
+        Ok(tokenizer)
+    }
+
     /// Rebuilds a tokenizer from the keys of a GGUF file. `pre` overrides the file's pre-tokeniser.
     ///
     /// # Errors

@@ -3,9 +3,11 @@
 mod bad_input;
 mod byte_level;
 mod files;
+mod models;
 mod sentencepiece;
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use super::*;
 
@@ -57,6 +59,14 @@ fn merge_once(word: &[String], pair: &(String, String)) -> Vec<String> {
 
 /// A byte-complete `gpt2` vocabulary with control tokens at its end, and a user-defined one.
 fn byte_level_vocab(pre: &str) -> GgufVocab {
+    static MADE: LazyLock<GgufVocab> = LazyLock::new(make_byte_level_vocab);
+    GgufVocab {
+        pre: Some(pre.to_owned()),
+        ..MADE.clone()
+    }
+}
+
+fn make_byte_level_vocab() -> GgufVocab {
     let pieces: Vec<String> = CORPUS
         .split_inclusive(' ')
         .map(|word| word.bytes().map(bytes::byte_to_char).collect())
@@ -80,7 +90,6 @@ fn byte_level_vocab(pre: &str) -> GgufVocab {
     token_types.push(TokenType::UserDefined as i32);
     GgufVocab {
         model: "gpt2".to_owned(),
-        pre: Some(pre.to_owned()),
         tokens,
         token_types,
         merges: merges.iter().map(|(l, r)| format!("{l} {r}")).collect(),
@@ -92,6 +101,11 @@ fn byte_level_vocab(pre: &str) -> GgufVocab {
 
 /// A byte-complete `llama` vocabulary: three special tokens, 256 bytes, letters, then pieces by falling score.
 fn sentencepiece_vocab() -> GgufVocab {
+    static MADE: LazyLock<GgufVocab> = LazyLock::new(make_sentencepiece_vocab);
+    MADE.clone()
+}
+
+fn make_sentencepiece_vocab() -> GgufVocab {
     let text = CORPUS.replace(' ', "\u{2581}");
     let pieces: Vec<String> = text
         .split_inclusive('\u{2581}')
