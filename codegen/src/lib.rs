@@ -23,6 +23,7 @@ pub mod layout;
 pub mod oracle;
 pub mod problem;
 pub mod program;
+pub mod space;
 pub mod spec;
 pub mod trit;
 pub mod variant;

@@ -1,0 +1,82 @@
+//! Proves, without running, that a program stays inside its operands and that no sum overflows.
+//!
+//! Three passes: [`structure`] (definitions, scopes, addresses), [`flow`] (the range of every value and
+//! the contract of every op), `regions` (accumulators in memory, and that nothing is read before it is
+//! written). Holding a [`Checked`] is the safety argument of the call into generated code.
+
+mod abs;
+mod bytes;
+mod flow;
+mod structure;
+mod transfer;
+
+pub use abs::Range;
+pub use flow::Ranges;
+
+use super::{Program, Value};
+use std::ops::Deref;
+
+/// Why a program is not accepted: a bug in the family that built it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("program {program} is wrong: {why}")]
+pub struct CheckError {
+    /// The program's name.
+    pub program: String,
+    /// What was found.
+    pub why: String,
+}
+
+/// A program that has been proven; emitters and the call into generated code take nothing else.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    program: Program,
+    ranges: Vec<Option<Ranges>>,
+}
+
+impl Checked {
+    /// Proves `program`.
+    ///
+    /// # Errors
+    /// [`CheckError`] when a bound or a range cannot be proven.
+    pub fn new(program: Program) -> Result<Self, CheckError> {
+        match prove(&program) {
+            Ok(ranges) => Ok(Self { program, ranges }),
+            Err(why) => Err(CheckError {
+                program: program.name,
+                why,
+            }),
+        }
+    }
+
+    /// Takes `program` as it is: lane tests feed ops bits whose sums no proof covers.
+    #[cfg(test)]
+    pub(crate) fn unproven(program: Program) -> Self {
+        Self {
+            program,
+            ranges: Vec::new(),
+        }
+    }
+
+    /// What is proven of `v` in every turn.
+    pub fn range(&self, v: Value) -> Ranges {
+        let known = self.ranges.get(v.0 as usize).copied().flatten();
+        known.unwrap_or(Ranges::ANY)
+    }
+}
+
+fn prove(program: &Program) -> Result<Vec<Option<Ranges>>, String> {
+    let indices = structure::check(program)?;
+    let mut flow = flow::Flow::new(program, &indices);
+    flow.check()?;
+    Ok((0..program.n_values)
+        .map(|v| flow.ranges(Value(v)))
+        .collect())
+}
+
+impl Deref for Checked {
+    type Target = Program;
+
+    fn deref(&self) -> &Program {
+        &self.program
+    }
+}
