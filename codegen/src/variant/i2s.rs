@@ -17,7 +17,7 @@ use crate::acts::{self, ActsForm};
 use crate::isa::Isa;
 use crate::layout::i2s::STEP_K;
 use crate::layout::{Layout as _, Panel, PanelShape, i2s};
-use crate::program::{Addr, Builder, Counter, Op, Operand, Program, Promise, Value};
+use crate::program::{Addr, Builder, Counter, Op, Operand, Program, Promise, Value, Width};
 use crate::spec::{Axis, KernelSpec};
 
 /// Steps whose i16 pair sums are kept before widening: each step adds four pairs of at most
@@ -88,6 +88,11 @@ impl Variant for I2s {
         let mr = match m {
             1 => vec![1],
             2..=3 => vec![2, 1],
+            // Twelve tokens and two vectors of rows fill 32 registers; what M does not fill is left out.
+            _ if isa.has_dot() && isa.width() == Width::W64 => [12, 8, 6, 4, 2]
+                .into_iter()
+                .filter(|&t| t as usize <= m)
+                .collect(),
             _ if isa.has_dot() => vec![4, 8, 6, 12, 2],
             _ => vec![2, 4, 1],
         };
@@ -117,7 +122,7 @@ impl Variant for I2s {
             },
             Axis {
                 name: "u",
-                values: vec![2, 1, 4],
+                values: if m == 1 { vec![2, 1, 4] } else { vec![1, 2] },
             },
             Axis {
                 name: "pf",
@@ -307,17 +312,24 @@ impl Tile<'_> {
         }
     }
 
-    fn prefetch(&self, b: &mut Builder, c: Counter, per_turn: usize) {
+    /// Hints at the weights that a turn far ahead reads; `place` adds what loops further out add.
+    fn prefetch(
+        &self,
+        b: &mut Builder,
+        at: (Counter, usize),
+        at_step: usize,
+        place: impl Fn(Addr) -> Addr,
+    ) {
         let lines_ahead = self.spec.knob("pf", 0) as usize;
         if lines_ahead == 0 {
             return;
         }
-        let bytes = per_turn * self.spec.nr * 4;
+        let bytes = at.1 * self.spec.nr * 4;
         for line in 0..bytes.div_ceil(64) {
             let addr = self
-                .weights(Some((c, per_turn)), 0, 0, 0)
+                .weights(Some(at), at_step, 0, 0)
                 .plus(64 * (lines_ahead + line));
-            b.prefetch(addr);
+            b.prefetch(place(addr));
         }
     }
 
@@ -347,7 +359,7 @@ impl Tile<'_> {
         };
         let mut accs = b.repeat(steps / unroll, &vec![zero; count], |b, c, params| {
             let mut accs = params.to_vec();
-            self.prefetch(b, c, unroll);
+            self.prefetch(b, (c, unroll), 0, |a| a);
             turn(b, Some((c, unroll)), 0, unroll, &mut accs);
             accs
         });
@@ -367,7 +379,7 @@ impl Tile<'_> {
                 let pairs = b.repeat(n, &vec![zero; count], |b, c, params| {
                     let mut pairs = params.to_vec();
                     let w = b.width_bytes();
-                    self.prefetch(b, c, 1);
+                    self.prefetch(b, (c, 1), from, |a| nested(a, outer, self.spec.nr * 4));
                     let words: Vec<Addr> = (0..self.vectors)
                         .map(|v| self.weights(Some((c, 1)), from, v, w))
                         .map(|a| nested(a, outer, self.spec.nr * 4))
