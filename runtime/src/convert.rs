@@ -272,6 +272,7 @@ fn tokenizer_keys(
             return Ok(());
         }
     };
+    notes.extend(vocab.note().map(str::to_string));
     let (tokens, rows) = (vocab.tokens.len(), config.vocab);
     if tokens > rows {
         return Err(ConvertError::Vocabulary { tokens, rows });

@@ -6,6 +6,7 @@ use super::write::GgufWriter;
 use crate::tokenizer::GgufVocab;
 
 const PREFIX: &str = "tokenizer.ggml.";
+const HUGGING_FACE: &str = "tokenizer.huggingface.json";
 
 /// The vocabulary, or `None` where the file has no tokens.
 pub(crate) fn from_metadata(
@@ -46,6 +47,7 @@ pub(crate) fn from_metadata(
         add_eos: metadata.bool(&key("add_eos_token"))?,
         add_space_prefix: metadata.bool(&key("add_space_prefix"))?,
         chat_template: metadata.str("tokenizer.chat_template")?.map(str::to_string),
+        huggingface_json: metadata.str(HUGGING_FACE)?.map(str::to_string),
     }))
 }
 
@@ -94,5 +96,8 @@ pub(crate) fn write(w: &mut GgufWriter, vocab: &GgufVocab) {
     }
     if let Some(template) = &vocab.chat_template {
         w.str("tokenizer.chat_template", template);
+    }
+    if let Some(json) = &vocab.huggingface_json {
+        w.str(HUGGING_FACE, json);
     }
 }

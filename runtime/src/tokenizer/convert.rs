@@ -35,14 +35,32 @@ impl GgufVocab {
 
     /// Reads a `tokenizer.json` and the small files beside it. `architecture` is left to the caller.
     ///
+    /// Where GGUF keys have no words for what the file does, the whole of it becomes one of them:
+    /// [`Self::note`] says so.
+    ///
     /// # Errors
-    /// When the file contradicts itself, or GGUF has no way to say what it does: then the message names the stage.
+    /// When the file cannot be read, contradicts itself, or is of a kind that this runtime does not know.
     pub fn from_tokenizer_json(path: &Path) -> Result<Self, TokenizerError> {
-        let json = TokenizerJson::read(path)?;
+        let text = super::utf8_file(path)?;
+        let mut json = TokenizerJson::parse(text.as_bytes(), path)?;
         let config = FolderConfig::read(path.parent().unwrap_or(Path::new(".")))?;
-        let mut vocab = match json.spelling {
-            Spelling::ByteLevel => byte_level(&json)?,
-            Spelling::SentencePiece { space_prefix } => sentencepiece(&json, space_prefix)?,
+        let in_keys = match json.spelling {
+            Spelling::ByteLevel => byte_level(&json),
+            Spelling::SentencePiece { space_prefix } => sentencepiece(&json, space_prefix),
+        };
+        let mut vocab = match in_keys {
+            Ok(vocab) => vocab,
+            Err(_) => {
+                // Built to be dropped: what the runtime cannot use must not be written.
+                json.encoder()?;
+                Self {
+                    model: Self::HUGGING_FACE.to_owned(),
+                    tokens: names(&json),
+                    token_types: json.tokens.iter().map(|&(_, kind)| kind as i32).collect(),
+                    huggingface_json: Some(text),
+                    ..Self::default()
+                }
+            }
         };
         vocab.unk = vocab.unk.or_else(|| vocab.find(json.unk.as_deref()?));
         vocab.name_specials(config, json.bos.as_deref());

@@ -126,11 +126,19 @@ impl TokenizerJson {
             path: path.to_owned(),
             source,
         })?;
+        Self::parse(&bytes, path)
+    }
+
+    /// Checks the contents of a `tokenizer.json`; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Self::read`], but for reading.
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, TokenizerError> {
         let bad = |why: String| TokenizerError::File {
             path: path.to_owned(),
             why,
         };
-        let head: Head = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
+        let head: Head = serde_json::from_slice(bytes).map_err(|e| bad(e.to_string()))?;
         if let Some(kind) = head.model.kind.filter(|kind| kind != "BPE") {
             return Err(TokenizerError::Unsupported {
                 what: "tokenizer.json model",
@@ -138,7 +146,7 @@ impl TokenizerJson {
                 known: "BPE",
             });
         }
-        let raw: Raw = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
+        let raw: Raw = serde_json::from_slice(bytes).map_err(|e| bad(e.to_string()))?;
         Self::check(raw, path)
     }
 

@@ -144,6 +144,9 @@ impl Tokenizer {
     /// # Errors
     /// When the keys contradict each other, or name something unknown.
     pub fn from_gguf(vocab: &GgufVocab, pre: Option<&str>) -> Result<Self, TokenizerError> {
+        if vocab.model == GgufVocab::HUGGING_FACE {
+            return Self::from_embedded_json(vocab);
+        }
         let types = vocab.checked_types()?;
         let ids = json::check_unique(vocab.tokens.iter().map(String::as_str))?;
         let mut notes = Vec::new();
@@ -179,21 +182,41 @@ impl Tokenizer {
                 return Err(TokenizerError::Unsupported {
                     what: "tokenizer.ggml.model",
                     got: other.to_owned(),
-                    known: "gpt2, llama",
+                    known: "gpt2, llama, huggingface",
                 });
             }
         };
         let tokens = vocab.tokens.iter().cloned().zip(types).collect();
         let mut tokenizer = Self::assemble(encoder, tokens, spelling, kind);
-        tokenizer.bos = vocab.bos;
-        tokenizer.eos = vocab.eos;
-        tokenizer.add_bos = vocab.add_bos.unwrap_or(default_bos);
-        tokenizer.stops.extend(vocab.eos);
-        tokenizer.stops.extend(vocab.eot);
-        tokenizer.chat_template = vocab.chat_template.clone();
-        tokenizer.architecture = vocab.architecture.clone();
         tokenizer.notes.extend(notes);
-        tokenizer.finish(vocab.add_eos == Some(true))
+        tokenizer.name_specials(vocab, default_bos)
+    }
+
+    /// The tokenizer of a GGUF file that carries a whole `tokenizer.json`.
+    fn from_embedded_json(vocab: &GgufVocab) -> Result<Self, TokenizerError> {
+        let key = Path::new("tokenizer.huggingface.json");
+        let text = vocab.huggingface_json.as_deref().unwrap_or_default();
+        vocab.checked_types()?;
+        let mut json = TokenizerJson::parse(text.as_bytes(), key)?;
+        let encoder = Encoder::Bpe(Box::new(json.encoder()?));
+        let kind = "BPE (tokenizer.json inside the file)";
+        Self::assemble(encoder, json.tokens, json.spelling, kind)
+            .name_specials(vocab, json.bos.is_some())
+    }
+
+    fn name_specials(
+        mut self,
+        vocab: &GgufVocab,
+        default_bos: bool,
+    ) -> Result<Self, TokenizerError> {
+        self.bos = vocab.bos;
+        self.eos = vocab.eos;
+        self.add_bos = vocab.add_bos.unwrap_or(default_bos);
+        self.stops.extend(vocab.eos);
+        self.stops.extend(vocab.eot);
+        self.chat_template = vocab.chat_template.clone();
+        self.architecture = vocab.architecture.clone();
+        self.finish(vocab.add_eos == Some(true))
     }
 
     /// Loads the tokenizer of a Hugging Face folder: `tokenizer.json` with the small files beside it, or

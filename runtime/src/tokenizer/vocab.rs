@@ -77,9 +77,23 @@ pub struct GgufVocab {
     pub add_space_prefix: Option<bool>,
     /// `tokenizer.chat_template`, a Jinja template.
     pub chat_template: Option<String>,
+    /// `tokenizer.huggingface.json`: the whole `tokenizer.json`. It is what counts where `model` is
+    /// [`GgufVocab::HUGGING_FACE`], that is, where the other keys have no words for what it does.
+    pub huggingface_json: Option<String>,
 }
 
 impl GgufVocab {
+    /// The `model` of a vocabulary that only its `tokenizer.json` describes. Readers that do not know the key refuse
+    /// such a file, which is better than encoding wrongly.
+    pub const HUGGING_FACE: &str = "huggingface";
+
+    /// What the reader of a converted file should know.
+    pub fn note(&self) -> Option<&'static str> {
+        (self.model == Self::HUGGING_FACE).then_some(
+            "GGUF keys have no words for this tokenizer, so the whole tokenizer.json is in the file; other programs may refuse it",
+        )
+    }
+
     /// Checks that the keys fit together, and gives every token its type.
     ///
     /// Where the file has no types they follow from the texts and the named ids. Empty tokens are unused, and the

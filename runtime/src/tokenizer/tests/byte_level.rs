@@ -1,5 +1,7 @@
 //! Byte-level BPE against a naive encoder and against splits written by hand.
 
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -41,28 +43,34 @@ fn text() -> impl Strategy<Value = String> {
     proptest::collection::vec(c, 0..60).prop_map(String::from_iter)
 }
 
+/// One tokenizer for each pre-tokeniser, in their order.
+static TOKENIZERS: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
+    let vocabs = PRE_TOKENIZERS.iter().map(|pre| byte_level_vocab(pre.name));
+    vocabs
+        .map(|vocab| Tokenizer::from_gguf(&vocab, None).unwrap())
+        .collect()
+});
+
 proptest! {
     #[test]
     fn any_text_comes_back(text in text(), pre in 0..PRE_TOKENIZERS.len()) {
-        let tokenizer = Tokenizer::from_gguf(&byte_level_vocab(PRE_TOKENIZERS[pre].name), None).unwrap();
+        let tokenizer = &TOKENIZERS[pre];
         let ids = tokenizer.encode(&text, Specials::AsText).unwrap();
         prop_assert_eq!(tokenizer.decode(&ids).unwrap(), text);
     }
 
     #[test]
     fn ids_equal_a_naive_encoder(text in text(), pre in 0..PRE_TOKENIZERS.len()) {
-        let pre = &PRE_TOKENIZERS[pre];
+        let (pre, tokenizer) = (&PRE_TOKENIZERS[pre], &TOKENIZERS[pre]);
         let vocab = byte_level_vocab(pre.name);
-        let tokenizer = Tokenizer::from_gguf(&vocab, None).unwrap();
-        let pieces = encoder(&tokenizer).cut(&text);
+        let pieces = encoder(tokenizer).cut(&text);
         let expected: Vec<u32> = pieces.iter().flat_map(|piece| naive(&vocab, piece, pre.whole_pieces)).collect();
         prop_assert_eq!(tokenizer.encode(&text, Specials::AsText).unwrap(), expected);
     }
 
     #[test]
     fn llama_bpe_cuts_as_a_hand_written_splitter_does(text in text()) {
-        let tokenizer = Tokenizer::from_gguf(&byte_level_vocab("llama-bpe"), None).unwrap();
-        let cut = encoder(&tokenizer).cut(&text);
+        let cut = encoder(&TOKENIZERS[0]).cut(&text);
         let cut: Vec<String> = cut
             .iter()
             .map(|piece| String::from_utf8(bytes::token_bytes(piece)).unwrap())
@@ -75,11 +83,12 @@ proptest! {
 fn llama_cuts(text: &str) -> Vec<String> {
     let chars: Vec<char> = text.chars().collect();
     // The regex crates' own classes are the definition of letters, numbers and spaces.
-    let class = |pattern: &str| fancy_regex::Regex::new(pattern).unwrap();
-    let (letter, number) = (class(r"^\p{L}$"), class(r"^\p{N}$"));
-    let is = |re: &fancy_regex::Regex, c: char| re.is_match(&c.to_string()).unwrap();
-    let is_letter = |c: char| is(&letter, c);
-    let is_number = |c: char| is(&number, c);
+    static CLASSES: LazyLock<[fancy_regex::Regex; 2]> = LazyLock::new(|| {
+        [r"^\p{L}$", r"^\p{N}$"].map(|class| fancy_regex::Regex::new(class).unwrap())
+    });
+    let is = |class: usize, c: char| CLASSES[class].is_match(c.encode_utf8(&mut [0; 4])).unwrap();
+    let is_letter = |c: char| is(0, c);
+    let is_number = |c: char| is(1, c);
     let newline = |c: char| c == '\r' || c == '\n';
     let run =
         |from: usize, f: &dyn Fn(char) -> bool| chars[from..].iter().take_while(|&&c| f(c)).count();

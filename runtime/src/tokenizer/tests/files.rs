@@ -129,6 +129,7 @@ fn three(json: &Value) -> Three {
     ]);
     let path = folder.path.join("tokenizer.json");
     let mut vocab = GgufVocab::from_tokenizer_json(&path).unwrap();
+    assert_eq!(vocab.note().is_some(), vocab.huggingface_json.is_some());
     vocab.architecture = "bitnet-b1.58".to_owned();
     Three {
         ours: Tokenizer::from_folder(&folder.path).unwrap(),
@@ -186,23 +187,39 @@ fn a_gguf_vocabulary_survives_the_way_through_tokenizer_json() {
 }
 
 #[test]
-fn what_gguf_cannot_say_is_refused_by_name() {
-    let vocab = byte_level_vocab("llama-bpe");
-    let mut json = byte_level_json(&vocab);
-    json["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = json!(r"\w+|\W+");
-    let folder_a = folder(&[("tokenizer.json", json.to_string())]);
-    let error = GgufVocab::from_folder(&folder_a.path).unwrap_err();
-    assert!(error.to_string().contains(r"\\w+|\\W+"), "{error}");
-    // The folder itself still works.
-    assert!(Tokenizer::from_folder(&folder_a.path).is_ok());
-
-    // Merges that leave out a pair: GGUF's merging by score would use it.
-    let mut json = sentencepiece_json(&sentencepiece_vocab());
-    json["model"]["merges"].as_array_mut().unwrap().remove(0);
-    let folder_b = folder(&[("tokenizer.json", json.to_string())]);
-    let error = GgufVocab::from_folder(&folder_b.path).unwrap_err();
+fn what_gguf_keys_cannot_say_is_carried_whole() {
+    let mut other_cuts = byte_level_json(&byte_level_vocab("llama-bpe"));
+    other_cuts["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = json!(r"\w+|\W+");
+    let mut normalized = byte_level_json(&byte_level_vocab("gpt-2"));
+    normalized["normalizer"] = json!({"type": "NFC"});
+    let mut prefixed = byte_level_json(&byte_level_vocab("gpt-2"));
+    prefixed["pre_tokenizer"] = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
+    // Merges that leave out a pair: merging by score would use it.
+    let mut missing_pair = sentencepiece_json(&sentencepiece_vocab());
+    missing_pair["model"]["merges"]
+        .as_array_mut()
+        .unwrap()
+        .remove(0);
+    for json in [other_cuts, normalized, prefixed, missing_pair] {
+        let three = three(&json);
+        assert!(
+            three.gguf.kind().contains("inside"),
+            "{}",
+            three.gguf.kind()
+        );
+        agree(&three, CORPUS);
+        agree(&three, "e\u{301}a</s>b<|eot_id|> c");
+        proptest!(ProptestConfig::with_cases(64), |(text in text())| agree(&three, &text));
+    }
+    // The key that names it must be there and whole.
+    let vocab = GgufVocab {
+        model: GgufVocab::HUGGING_FACE.to_owned(),
+        tokens: vec!["a".to_owned()],
+        ..GgufVocab::default()
+    };
+    let error = Tokenizer::from_gguf(&vocab, None).err().unwrap();
     assert!(
-        matches!(error, TokenizerError::Unsupported { .. }),
+        error.to_string().contains("tokenizer.huggingface.json"),
         "{error}"
     );
 }
