@@ -398,6 +398,18 @@ impl Program {
     pub fn bytes(&self, operand: Operand) -> usize {
         self.extent(operand).map_or(0, |e| e.bytes)
     }
+
+    /// Whether the program takes `operand` (scratch) as zeros and leaves it so: it accumulates there or drains.
+    pub fn keeps_zero(&self, operand: Operand) -> bool {
+        fn any(body: &[Stmt], operand: Operand) -> bool {
+            body.iter().any(|s| match s {
+                Stmt::Let(_, Op::Drain(a)) | Stmt::Accumulate(_, a, _) => a.operand == operand,
+                Stmt::Loop(l) => any(&l.body, operand),
+                _ => false,
+            })
+        }
+        operand != Operand::Out && any(&self.body, operand)
+    }
 }
 
 impl Op {

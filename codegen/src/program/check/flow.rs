@@ -8,7 +8,7 @@
 use super::abs::{Abs, I16, I32, Kind, Linear, Range};
 use super::bytes::Arena;
 use super::structure::IndexFacts;
-use crate::program::{Addr, Carried, Loop, Op, Program, Promise, Stmt, Value};
+use crate::program::{Addr, Carried, Counter, Loop, Op, Program, Promise, Stmt, Value};
 use std::collections::HashMap;
 
 /// The state of one proof.
@@ -21,6 +21,8 @@ pub(super) struct Flow<'p> {
     pub(super) ops: Vec<Option<&'p Op>>,
     /// Records of split tables, numbered by address.
     pub(super) records: HashMap<Addr, u32>,
+    /// How often each loop turns.
+    trips: Vec<usize>,
     /// Whether obligations are checked; not in a pass that learns.
     pub(super) checking: bool,
     /// What was learnt of each loop, by counter.
@@ -60,6 +62,7 @@ impl<'p> Flow<'p> {
             values: vec![None; program.n_values as usize],
             ops: vec![None; program.n_values as usize],
             records: HashMap::new(),
+            trips: vec![1; program.n_counters as usize],
             checking: true,
             learnt: HashMap::new(),
         }
@@ -72,6 +75,11 @@ impl<'p> Flow<'p> {
             && addr.index.is_none_or(|(i, scale)| {
                 (scale << self.indices[i.0 as usize].shift).is_multiple_of(n)
             })
+    }
+
+    /// The turns of the loop that `c` counts.
+    pub(super) fn trip(&self, c: Counter) -> usize {
+        self.trips[c.0 as usize]
     }
 
     /// Proves the whole program.
@@ -169,6 +177,7 @@ impl<'p> Flow<'p> {
     }
 
     fn repeat(&mut self, l: &'p Loop) -> Result<(), String> {
+        self.trips[l.counter.0 as usize] = l.trip;
         let turns = self.learn(l)?;
         if self.checking {
             for (c, turn) in l.carried.iter().zip(&turns) {

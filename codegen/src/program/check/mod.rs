@@ -1,12 +1,13 @@
 //! Proves, without running, that a program stays inside its operands and that no sum overflows.
 //!
-//! Three passes: [`structure`] (definitions, scopes, addresses), [`flow`] (the range of every value and
+//! Three passes: `structure` (definitions, scopes, addresses), `flow` (the range of every value and
 //! the contract of every op), `regions` (accumulators in memory, and that nothing is read before it is
 //! written). Holding a [`Checked`] is the safety argument of the call into generated code.
 
 mod abs;
 mod bytes;
 mod flow;
+mod regions;
 mod structure;
 mod transfer;
 
@@ -65,9 +66,10 @@ impl Checked {
 }
 
 fn prove(program: &Program) -> Result<Vec<Option<Ranges>>, String> {
-    let indices = structure::check(program)?;
-    let mut flow = flow::Flow::new(program, &indices);
+    let facts = structure::check(program)?;
+    let mut flow = flow::Flow::new(program, &facts.indices);
     flow.check()?;
+    regions::check(&flow, facts.lanes)?;
     Ok((0..program.n_values)
         .map(|v| flow.ranges(Value(v)))
         .collect())

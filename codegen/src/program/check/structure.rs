@@ -16,6 +16,14 @@ pub(super) struct Structure<'p> {
     /// What the open loops defined, to close it with them.
     scopes: Vec<(Vec<Value>, Vec<Index>)>,
     /// The element type in which each operand is accumulated.
+    lanes: [Option<Lanes>; 7],
+}
+
+/// What the structure of a program tells the later passes.
+pub(super) struct Facts {
+    /// Of each table index.
+    pub(super) indices: Vec<IndexFacts>,
+    /// The element type in which each operand is accumulated.
     pub(super) lanes: [Option<Lanes>; 7],
 }
 
@@ -38,8 +46,8 @@ pub(super) struct IndexFacts {
 /// Largest extent of an operand: keeps all address arithmetic far from overflow.
 const MAX_BYTES: usize = 1 << 46;
 
-/// Checks the structure of `program`; the facts of each index come back.
-pub(super) fn check(program: &Program) -> Result<Vec<IndexFacts>, String> {
+/// Checks the structure of `program`; what it tells comes back.
+pub(super) fn check(program: &Program) -> Result<Facts, String> {
     for operand in Operand::ALL {
         let Some(extent) = program.extent(operand) else {
             continue;
@@ -89,7 +97,10 @@ pub(super) fn check(program: &Program) -> Result<Vec<IndexFacts>, String> {
         lanes: [None; 7],
     };
     this.body(&program.body)?;
-    Ok(this.indices.iter().map(|(_, facts)| *facts).collect())
+    Ok(Facts {
+        indices: this.indices.iter().map(|(_, facts)| *facts).collect(),
+        lanes: this.lanes,
+    })
 }
 
 impl Structure<'_> {
