@@ -51,7 +51,7 @@ fn kernel(program: &Program, isa: Isa) -> Arc<Kernel> {
         main: vec![(1, program.clone())],
         out: OutOrder::TokenMajor,
     };
-    let set = KernelSet::build(vec![plan], Features::detect())
+    let set = KernelSet::build_unproven(vec![plan], Features::detect())
         .unwrap_or_else(|e| panic!("{isa}: {e}\n{program}"));
     Arc::clone(&set.kernels()[0])
 }
