@@ -4,6 +4,7 @@
 )]
 //! The bytes of a file, mapped; or bytes that are part of the program.
 
+use std::fmt;
 use std::fs::File;
 use std::ops::Deref;
 use std::path::Path;
@@ -11,7 +12,6 @@ use std::path::Path;
 use super::error::LoadErrorKind;
 
 /// Read-only bytes that live as long as the model.
-#[derive(Debug)]
 pub(crate) enum Blob {
     Mapped(memmap2::Mmap),
     Static(&'static [u8]),
@@ -39,6 +39,12 @@ impl Blob {
         // short ends the process with SIGBUS, as with every reader that maps.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io("map"))?;
         Ok(Blob::Mapped(map))
+    }
+}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Blob({} bytes)", self.len())
     }
 }
 

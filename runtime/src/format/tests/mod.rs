@@ -1,6 +1,9 @@
 //! Whole files: the fixtures open, and say the same in every dialect.
 
+mod bad_gguf;
+mod bad_hf;
 mod dialects;
+mod fuzz;
 pub(crate) mod micro;
 
 use std::path::PathBuf;
