@@ -3,7 +3,7 @@
 use super::encode::{Item, constant, memory};
 use super::order::{Node, Order};
 use super::pointers::{Done, Place, Pointers};
-use super::regs::{File, GENERAL_COUNT, general, low8, to_save};
+use super::regs::{File, GENERAL_COUNT, general, to_save};
 use super::select::{Shape, Target};
 use super::values::{Effort, Memory, Values};
 use crate::program::{Lanes, Op, Value};
@@ -29,31 +29,31 @@ enum Source {
 
 /// The walk.
 pub(super) struct Emitter<'a, 'p> {
-    order: &'a Order<'p>,
-    values: &'a Values,
-    pointers: &'a Pointers,
-    target: Target,
-    effort: Effort,
-    items: Vec<Item>,
-    vectors: File,
-    generals: File,
+    pub(super) order: &'a Order<'p>,
+    pub(super) values: &'a Values,
+    pub(super) pointers: &'a Pointers,
+    pub(super) target: Target,
+    pub(super) effort: Effort,
+    pub(super) items: Vec<Item>,
+    pub(super) vectors: File,
+    pub(super) generals: File,
     /// Register of each value.
-    register: Vec<Option<usize>>,
+    pub(super) register: Vec<Option<usize>>,
     /// Register of each constant.
-    constant: Vec<Option<usize>>,
+    pub(super) constant: Vec<Option<usize>>,
     /// Register of each loop's parameters, by parameter.
-    home: Vec<Option<usize>>,
-    pointer: Vec<Option<usize>>,
-    scaled: Vec<Option<usize>>,
+    pub(super) home: Vec<Option<usize>>,
+    pub(super) pointer: Vec<Option<usize>>,
+    pub(super) scaled: Vec<Option<usize>>,
     /// Loads of several indices by position: the register, and the byte that a rotation has brought down.
-    words: Vec<Option<(usize, usize)>>,
-    counter: Vec<Option<Counter>>,
+    pub(super) words: Vec<Option<(usize, usize)>>,
+    pub(super) counter: Vec<Option<Counter>>,
     /// Bytes of stack.
-    stack: usize,
+    pub(super) stack: usize,
 }
 
 #[derive(Clone, Copy)]
-enum Counter {
+pub(super) enum Counter {
     Register(usize),
     Stack(usize),
 }
@@ -64,6 +64,7 @@ macro_rules! ins {
         Instruction::$n($code, $($op),*).unwrap_or_else(|e| panic!("{:?}: {e}", $code))
     };
 }
+pub(super) use ins;
 
 impl<'a, 'p> Emitter<'a, 'p> {
     /// Emits the whole program.
@@ -106,7 +107,7 @@ impl<'a, 'p> Emitter<'a, 'p> {
         }
     }
 
-    fn plain(&mut self, instruction: Instruction) {
+    pub(super) fn plain(&mut self, instruction: Instruction) {
         self.items.push(Item::Plain(instruction));
     }
 
@@ -191,7 +192,7 @@ impl<'a, 'p> Emitter<'a, 'p> {
     }
 
     /// Adds a constant to a general register.
-    fn add(&mut self, r: usize, by: i64) {
+    pub(super) fn add(&mut self, r: usize, by: i64) {
         if by == 0 {
             return;
         }
@@ -205,7 +206,7 @@ impl<'a, 'p> Emitter<'a, 'p> {
     }
 
     /// Puts constant `id` into register `r`.
-    fn make(&mut self, r: usize, id: usize) {
+    pub(super) fn make(&mut self, r: usize, id: usize) {
         use Code::*;
         let (t, v) = (self.target, self.target.vector(r));
         match self.values.patterns[id] {
@@ -235,7 +236,7 @@ impl<'a, 'p> Emitter<'a, 'p> {
         }
     }
 
-    fn copy(&mut self, to: usize, from: usize) {
+    pub(super) fn copy(&mut self, to: usize, from: usize) {
         if to != from {
             let t = self.target;
             let code = t.pick(
@@ -255,7 +256,7 @@ impl<'a, 'p> Emitter<'a, 'p> {
     }
 
     /// The register that `v` is in.
-    fn at(&self, v: Value) -> usize {
+    pub(super) fn at(&self, v: Value) -> usize {
         let held = match self.values.constant[v.0 as usize] {
             Some(id) => self.constant[id],
             None => self.register[v.0 as usize],
@@ -268,7 +269,7 @@ impl<'a, 'p> Emitter<'a, 'p> {
     }
 
     /// The memory operand of the address of node `def`.
-    fn operand(&self, def: usize, bcast: bool) -> MemoryOperand {
+    pub(super) fn operand(&self, def: usize, bcast: bool) -> MemoryOperand {
         let Place {
             pointer,
             index,
@@ -293,7 +294,7 @@ impl<'a, 'p> Emitter<'a, 'p> {
     }
 
     /// Frees the register of `v` if it dies at `at`; returns it.
-    fn release(&mut self, v: Value, at: usize) -> Option<usize> {
+    pub(super) fn release(&mut self, v: Value, at: usize) -> Option<usize> {
         if !self.dies(v, at) {
             return None;
         }
@@ -303,7 +304,7 @@ impl<'a, 'p> Emitter<'a, 'p> {
     }
 
     /// The register that `v` should end in, if it is free.
-    fn wish(&self, v: Value) -> Option<usize> {
+    pub(super) fn wish(&self, v: Value) -> Option<usize> {
         let param = self.values.wanted[v.0 as usize]?;
         self.home[param.0 as usize].filter(|&r| self.vectors.is_free(r))
     }
@@ -354,95 +355,6 @@ impl<'a, 'p> Emitter<'a, 'p> {
         self.plain(ins!(with3(code, to, source, m)));
         self.store(at, to);
         self.vectors.give(sum);
-    }
-
-    fn index(&mut self, at: usize, index: usize, bytes: usize) {
-        let code = if bytes == 1 {
-            Code::Movzx_r32_rm8
-        } else {
-            Code::Movzx_r32_rm16
-        };
-        let m = self.operand(at, false);
-        self.products(index, |r| (ins!(with2(code, r.full_register32(), m)), None));
-    }
-
-    /// Brings `index` into a register by `load` and multiplies it as its users need.
-    fn products(
-        &mut self,
-        index: usize,
-        load: impl Fn(Register) -> (Instruction, Option<Instruction>),
-    ) {
-        let pointers = self.pointers;
-        let mut plain = None;
-        for &id in &pointers.indices[index].scaled {
-            let r = self.generals.get(None);
-            self.scaled[id] = Some(r);
-            let r = general(r);
-            match plain {
-                Some(p) => self.plain(ins!(with2(Code::Mov_r64_rm64, r, p))),
-                None => {
-                    let (first, second) = load(r);
-                    self.items.push(Item::Plain(first));
-                    self.items.extend(second.map(Item::Plain));
-                }
-            }
-            match pointers.scaled[id].factor {
-                1 => plain = Some(r),
-                f if f.is_power_of_two() => {
-                    let by = f.trailing_zeros() as i32;
-                    self.plain(ins!(with2(Code::Shl_rm64_imm8, r, by)));
-                }
-                f => self.plain(ins!(with3(Code::Imul_r64_rm64_imm32, r, r, f as i32))),
-            }
-        }
-    }
-
-    /// Loads several indices as one word, with the first one where its shift wants it.
-    fn word(&mut self, at: usize, shift: u8) {
-        let Node::Indices { indices, .. } = self.order.nodes[at] else {
-            panic!("node {at} loads no indices");
-        };
-        let used = indices
-            .iter()
-            .any(|i| !self.pointers.indices[i.0 as usize].scaled.is_empty());
-        if !used {
-            return;
-        }
-        let r = self.generals.get(None);
-        self.words[at] = Some((r, 0));
-        let (r, m) = (general(r), self.operand(at, false));
-        if indices.len() == 4 {
-            self.plain(ins!(with2(Code::Mov_r32_rm32, r.full_register32(), m)));
-        } else {
-            self.plain(ins!(with2(Code::Mov_r64_rm64, r, m)));
-        }
-        if shift > 0 {
-            self.plain(ins!(with2(Code::Rol_rm64_imm8, r, shift as i32)));
-        }
-    }
-
-    /// Takes `index` out of its word: rotate its byte down, copy, mask.
-    fn extract(&mut self, index: usize) {
-        let using = &self.pointers.indices[index];
-        let (byte, shift) = using.packed.expect("an index of several");
-        let (r, down) = self.words[using.def].expect("the word is loaded");
-        let word = general(r);
-        let by = (8 * (byte + 8 - down) % 64) as i32;
-        if by > 0 {
-            self.plain(ins!(with2(Code::Ror_rm64_imm8, word, by)));
-            self.words[using.def] = Some((r, byte));
-        }
-        let mask = 0xFF << shift;
-        self.products(index, |r| {
-            let r = r.full_register32();
-            if shift == 0 {
-                (ins!(with2(Code::Movzx_r32_rm8, r, low8(word))), None)
-            } else {
-                let copy = ins!(with2(Code::Mov_r32_rm32, r, word.full_register32()));
-                let and = ins!(with2(Code::And_rm32_imm32, r, mask));
-                (copy, Some(and))
-            }
-        });
     }
 
     /// Where input `slot` of the op at `at` is.
@@ -575,156 +487,6 @@ impl<'a, 'p> Emitter<'a, 'p> {
         } else {
             let to = self.update(v, idx, at);
             self.three(Code::EVEX_Vpermi2b_zmm_k1z_zmm_zmmm512, to, l, hi);
-        }
-    }
-
-    fn start(&mut self, at: usize, l: usize) {
-        let span = self.order.loops[l];
-        // Parameters whose start value dies here take over its register; the rest get copies.
-        for c in &span.stmt.carried {
-            if let Some(r) = self.release(c.init, at) {
-                self.vectors.take(r);
-                self.register[c.param.0 as usize] = Some(r);
-                self.home[c.param.0 as usize] = Some(r);
-                // A second parameter that starts from the same value copies it from there.
-                self.home[c.init.0 as usize] = Some(r);
-            }
-        }
-        for c in &span.stmt.carried {
-            if self.home[c.param.0 as usize].is_some() {
-                continue;
-            }
-            let r = self.vectors.get(self.wish(c.param));
-            match self.values.constant[c.init.0 as usize] {
-                Some(id) => self.make(r, id),
-                None => {
-                    let i = c.init.0 as usize;
-                    let from = self.register[i].or(self.home[i]);
-                    self.copy(r, from.expect("a start value is in a register"));
-                }
-            }
-            self.register[c.param.0 as usize] = Some(r);
-            self.home[c.param.0 as usize] = Some(r);
-        }
-        for c in &span.stmt.carried {
-            let r = self.home[c.param.0 as usize].expect("every parameter has a register");
-            self.vectors.reserve(r);
-        }
-        if span.stmt.trip > 1 {
-            self.count(l);
-            self.items
-                .push(Item::Head(l, if span.innermost { 64 } else { 16 }));
-        }
-    }
-
-    /// Sets the counter of loop `l`.
-    fn count(&mut self, l: usize) {
-        let span = self.order.loops[l];
-        let trip = span.stmt.trip as i32;
-        if self.effort.counters_on_stack && !span.innermost {
-            let slot = 8 * self.order.depth(l);
-            self.stack = self.stack.max(slot + 8);
-            self.counter[l] = Some(Counter::Stack(slot));
-            let m = memory(Register::RSP, None, slot as i64, false);
-            self.plain(ins!(with2(Code::Mov_rm32_imm32, m, trip)));
-        } else {
-            let r = self.generals.get(None);
-            self.counter[l] = Some(Counter::Register(r));
-            let r = general(r).full_register32();
-            self.plain(ins!(with2(Code::Mov_r32_imm32, r, trip)));
-        }
-    }
-
-    fn end(&mut self, l: usize) {
-        let span = self.order.loops[l];
-        for p in 0..self.pointer.len() {
-            if let Some(r) = self.pointer[p] {
-                self.add(r, self.pointers.advance(p, l, self.order));
-            }
-        }
-        self.carry(l);
-        match self.counter[l].take() {
-            Some(Counter::Register(r)) => {
-                self.plain(ins!(with1(Code::Dec_rm32, general(r).full_register32())));
-                self.items.push(Item::Back(l));
-                self.generals.give(r);
-            }
-            Some(Counter::Stack(slot)) => {
-                let m = memory(Register::RSP, None, slot as i64, false);
-                self.plain(ins!(with1(Code::Dec_rm32, m)));
-                self.items.push(Item::Back(l));
-            }
-            None => {}
-        }
-        // Everything of the body is dead now; the results own the homes.
-        let values = self.values;
-        for &v in &values.deaths[span.end] {
-            if let Some(r) = self.register[v.0 as usize].take() {
-                self.vectors.give(r);
-            }
-        }
-        for c in &span.stmt.carried {
-            let r = self.home[c.param.0 as usize].take().expect("a home");
-            self.vectors.unreserve(r);
-            if values.uses[c.result.0 as usize] > 0 {
-                self.vectors.take(r);
-                self.register[c.result.0 as usize] = Some(r);
-            }
-        }
-    }
-
-    /// Moves what loop `l` carries into its parameters' registers, all at once.
-    fn carry(&mut self, l: usize) {
-        let span = self.order.loops[l];
-        let mut moves = Vec::new();
-        let mut made = Vec::new();
-        for c in &span.stmt.carried {
-            let to = self.home[c.param.0 as usize].expect("a home");
-            match self.values.constant[c.next.0 as usize] {
-                Some(id) => made.push((to, id)),
-                None => moves.push((to, self.at(c.next))),
-            }
-        }
-        moves.retain(|(to, from)| to != from);
-        while !moves.is_empty() {
-            // A register that no other move reads can be written.
-            let ready = moves
-                .iter()
-                .position(|&(to, _)| moves.iter().all(|&(_, from)| from != to));
-            match ready {
-                Some(i) => {
-                    let (to, from) = moves.swap_remove(i);
-                    self.copy(to, from);
-                }
-                None => {
-                    // Only cycles are left: swap two registers without a third.
-                    let (a, b) = moves[0];
-                    self.swap(a, b);
-                    for m in &mut moves {
-                        m.1 = match m.1 {
-                            f if f == a => b,
-                            f if f == b => a,
-                            f => f,
-                        };
-                    }
-                    moves.retain(|(to, from)| to != from);
-                }
-            }
-        }
-        for (to, id) in made {
-            self.make(to, id);
-        }
-    }
-
-    fn swap(&mut self, a: usize, b: usize) {
-        let t = self.target;
-        let code = t.pick(
-            Code::VEX_Vpxor_ymm_ymm_ymmm256,
-            Code::EVEX_Vpxord_zmm_k1z_zmm_zmmm512b32,
-        );
-        let (a, b) = (t.vector(a), t.vector(b));
-        for (to, x) in [(a, b), (b, a), (a, b)] {
-            self.plain(ins!(with3(code, to, to, x)));
         }
     }
 }

@@ -4,8 +4,10 @@
 //! while listing instructions ([`emit`], [`select`], [`regs`]), encode ([`encode`]). Nothing is ever spilled:
 //! a program that needs more vector registers than there are is refused with the number it needs.
 
+mod carry;
 mod emit;
 mod encode;
+mod indices;
 mod order;
 mod pointers;
 mod regs;

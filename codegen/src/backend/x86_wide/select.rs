@@ -80,7 +80,7 @@ pub(super) enum Shape {
     Lut128,
 }
 
-/// Splits a dword in the pattern of a splat, if `op` is one.
+/// The dword that a splat repeats, if `op` is one.
 pub(super) fn splat(op: &Op) -> Option<u32> {
     match *op {
         Op::Splat8(x) => Some(x as u32 * 0x0101_0101),
