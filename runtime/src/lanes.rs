@@ -55,7 +55,7 @@ pub fn cap(level: Level) {
     not(target_arch = "x86_64"),
     expect(dead_code, reason = "one level only")
 )]
-fn level() -> Level {
+pub(crate) fn level() -> Level {
     match LEVEL.load(Ordering::Relaxed) {
         0 => Level::Base,
         1 => Level::Avx2,

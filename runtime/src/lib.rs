@@ -2,10 +2,14 @@
 
 pub mod chat;
 pub mod convert;
+pub mod engine;
 pub mod format;
 pub mod generate;
+pub mod head;
 pub mod inspect;
+pub mod kernels;
 pub mod lanes;
+pub mod layers;
 pub mod linear;
 pub mod memory;
 pub mod model;

@@ -7,6 +7,7 @@
 use crate::lanes;
 use crate::memory::HugeBytes;
 use crate::pool::{ColumnBlock, Columns, Pool, Rows};
+use crate::profile::{M_BUCKETS, MBucket};
 use bitnet_codegen::kernel::AlignedBytes;
 use bitnet_codegen::layout::Panel;
 use bitnet_codegen::trit::TritError;
@@ -15,69 +16,16 @@ use bitnet_codegen::{Activations, Kernel, Scales, Scratch, TernaryMatrix};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A range of token counts that share a kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Bucket {
-    /// The name in profiles.
-    pub name: &'static str,
-    /// Fewest tokens.
-    pub first: usize,
-    /// The number of tokens that stands for the range when kernels are measured.
-    pub typical: usize,
+/// The position in [`M_BUCKETS`] of `m` tokens.
+fn bucket_of(m: usize) -> usize {
+    MBucket::of(m).index()
 }
 
-/// The ranges, from decoding to long prompts. The last has no end.
-pub const BUCKETS: [Bucket; 7] = [
-    Bucket {
-        name: "1",
-        first: 1,
-        typical: 1,
-    },
-    Bucket {
-        name: "2-3",
-        first: 2,
-        typical: 2,
-    },
-    Bucket {
-        name: "4-7",
-        first: 4,
-        typical: 4,
-    },
-    Bucket {
-        name: "8-15",
-        first: 8,
-        typical: 8,
-    },
-    Bucket {
-        name: "16-31",
-        first: 16,
-        typical: 16,
-    },
-    Bucket {
-        name: "32-127",
-        first: 32,
-        typical: 64,
-    },
-    Bucket {
-        name: "128+",
-        first: 128,
-        typical: 128,
-    },
-];
+/// How many ranges of token counts have a kernel of their own.
+pub const BUCKETS: usize = M_BUCKETS.len();
 
-/// The position in [`BUCKETS`] of `m` tokens.
-///
-/// # Panics
-/// When `m` is 0.
-pub fn bucket_of(m: usize) -> usize {
-    BUCKETS
-        .iter()
-        .rposition(|b| b.first <= m)
-        .unwrap_or_else(|| panic!("a product of {m} tokens"))
-}
-
-/// One kernel for each of [`BUCKETS`].
-pub type ByBucket = [Arc<Kernel>; BUCKETS.len()];
+/// One kernel for each of [`M_BUCKETS`].
+pub type ByBucket = [Arc<Kernel>; BUCKETS];
 
 /// The same kernel for every number of tokens.
 pub fn same_for_all(kernel: &Arc<Kernel>) -> ByBucket {
@@ -96,7 +44,7 @@ struct Part {
     packed: Vec<Arc<Packed>>,
     kernels: ByBucket,
     /// For each bucket an index into `packed`.
-    packed_of: [usize; BUCKETS.len()],
+    packed_of: [usize; BUCKETS],
     /// The multiplier of each row.
     row_scales: Arc<Vec<f32>>,
 }
@@ -146,15 +94,15 @@ impl Linear {
     /// stacked rows and for K or, under group scales, for the columns of a group.
     ///
     /// # Errors
-    /// [`TritError`] when the group scales of a matrix cannot be split into columns.
+    /// Those of `pick`, and [`TritError`] when the group scales of a matrix cannot be split into columns.
     ///
     /// # Panics
     /// When the matrices differ in K, or group scales are stacked with others.
-    pub fn new(
+    pub fn new<E: From<TritError>>(
         pool: &Pool,
         matrices: &[TernaryMatrix],
-        mut pick: impl FnMut(usize, usize) -> ByBucket,
-    ) -> Result<Self, TritError> {
+        mut pick: impl FnMut(usize, usize) -> Result<ByBucket, E>,
+    ) -> Result<Self, E> {
         let k = matrices[0].k();
         assert!(
             matrices.iter().all(|m| m.k() == k),
@@ -177,13 +125,13 @@ impl Linear {
                     let rows: Vec<f32> = (0..n).map(|r| scales[r * groups + g]).collect();
                     // A scale of 0 stands for an all-zero group, which any multiplier leaves at 0.
                     let w = matrices[0].columns(cols.clone(), Scales::Row(rows.clone()))?;
-                    let kernels = pick(n, cols.len());
+                    let kernels = pick(n, cols.len())?;
                     Ok(Part::pack(pool, &[w], cols, rows, kernels))
                 })
-                .collect::<Result<Vec<_>, TritError>>()?
+                .collect::<Result<Vec<_>, E>>()?
         } else {
             let row_scales = matrices.iter().flat_map(row_scales).collect();
-            vec![Part::pack(pool, matrices, 0..k, row_scales, pick(n, k))]
+            vec![Part::pack(pool, matrices, 0..k, row_scales, pick(n, k)?)]
         };
         Ok(Self {
             n,
@@ -675,7 +623,7 @@ mod tests {
                 for text in SPECS {
                     let kernel = kernel(text, k);
                     let linear = Linear::new(&pool, std::slice::from_ref(&w), |_, _| {
-                        same_for_all(&kernel)
+                        Ok::<_, TritError>(same_for_all(&kernel))
                     })
                     .unwrap();
                     for m in [1, 2, 3, 5, 9] {
@@ -718,7 +666,10 @@ mod tests {
         .unwrap();
         let kernel = kernel(SPECS[0], k);
         let both = [a.clone(), b.clone()];
-        let linear = Linear::new(&pool, &both, |_, _| same_for_all(&kernel)).unwrap();
+        let linear = Linear::new(&pool, &both, |_, _| {
+            Ok::<_, TritError>(same_for_all(&kernel))
+        })
+        .unwrap();
         assert_eq!(linear.stacked(), [0..5, 5..16]);
         let q = codes(m, k);
         let mut acts = Activations::from_codes(m, k, &q);
@@ -768,7 +719,7 @@ mod tests {
         )
         .unwrap();
         let linear = Linear::new(&pool, &[w.clone()], |_, k| {
-            same_for_all(&kernel(SPECS[1], k))
+            Ok::<_, TritError>(same_for_all(&kernel(SPECS[1], k)))
         })
         .unwrap();
         let q = codes(m, k);
@@ -807,7 +758,9 @@ mod tests {
         let decode = kernel("i2s-i2s-1x8c16-interp-f0-u2", k);
         let prefill = kernel("i2s-i2s-3x8c16-interp-f1", k);
         let linear = Linear::new(&pool, &[w], |_, _| {
-            std::array::from_fn(|b| Arc::clone(if b == 0 { &decode } else { &prefill }))
+            Ok::<_, TritError>(std::array::from_fn(|b| {
+                Arc::clone(if b == 0 { &decode } else { &prefill })
+            }))
         })
         .unwrap();
         assert_eq!(linear.packed_bytes(), linear.weight_bytes(1));
@@ -815,23 +768,5 @@ mod tests {
         assert_eq!(linear.kernel(1).spec(), decode.spec());
         assert_eq!(linear.kernel(2).spec(), prefill.spec());
         assert_eq!(Isa::Interp, decode.spec().isa);
-    }
-
-    #[test]
-    fn buckets_cover_every_count_of_tokens() {
-        for (m, want) in [
-            (1, 0),
-            (2, 1),
-            (3, 1),
-            (4, 2),
-            (15, 3),
-            (16, 4),
-            (127, 5),
-            (128, 6),
-            (99_999, 6),
-        ] {
-            assert_eq!(bucket_of(m), want, "{m} tokens");
-            assert!(BUCKETS[want].typical >= BUCKETS[want].first);
-        }
     }
 }

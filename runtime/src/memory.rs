@@ -38,30 +38,31 @@ impl HugeBytes {
     /// `len` zeros.
     ///
     /// # Panics
-    /// When the address space is exhausted, as `Vec` does.
+    /// When memory is exhausted, as `Vec` does.
     pub fn zeroed(len: usize) -> Self {
+        Self::try_zeroed(len).unwrap_or_else(|| panic!("no memory for {len} bytes"))
+    }
+
+    /// `len` zeros, or `None` where the system has no such memory.
+    pub fn try_zeroed(len: usize) -> Option<Self> {
         #[cfg(unix)]
         if len >= HUGE_PAGE_BYTES
             && let Some(this) = Self::map(len)
         {
-            return this;
+            return Some(this);
         }
-        let layout = Self::layout(len);
+        let layout = Self::layout(len)?;
         // SAFETY: the layout has a size above zero.
         let start = unsafe { std::alloc::alloc_zeroed(layout) };
-        if start.is_null() {
-            std::alloc::handle_alloc_error(layout);
-        }
-        Self {
+        (!start.is_null()).then_some(Self {
             start,
             len,
             mapping: None,
-        }
+        })
     }
 
-    fn layout(len: usize) -> std::alloc::Layout {
-        std::alloc::Layout::from_size_align(len.max(1), LINE_BYTES)
-            .unwrap_or_else(|e| panic!("{len} bytes: {e}"))
+    fn layout(len: usize) -> Option<std::alloc::Layout> {
+        std::alloc::Layout::from_size_align(len.max(1), LINE_BYTES).ok()
     }
 
     /// Maps `len` bytes at a 2 MiB boundary; `None` leaves the heap to try.
@@ -97,8 +98,11 @@ impl HugeBytes {
 impl Drop for HugeBytes {
     fn drop(&mut self) {
         match &self.mapping {
-            // SAFETY: allocated in `zeroed` with this layout.
-            None => unsafe { std::alloc::dealloc(self.start, Self::layout(self.len)) },
+            None => {
+                let layout = Self::layout(self.len).expect("the layout it was allocated with");
+                // SAFETY: allocated in `try_zeroed` with this layout.
+                unsafe { std::alloc::dealloc(self.start, layout) }
+            }
             #[cfg(unix)]
             // SAFETY: `map` made this mapping, and nothing borrows from it any more.
             Some(m) => unsafe {

@@ -1,0 +1,360 @@
+#![expect(
+    unsafe_code,
+    reason = "one loop is compiled for CPU features that were detected"
+)]
+//! [`Head`]: logits from the last hidden state, over a float table of any stored type.
+//!
+//! The largest tensor of most models is read once a token, so it lies on huge pages, is split over the threads
+//! and is decoded a block at a time in the first cache. Each logit is one dot product of the decoded row in the
+//! fixed order of [`crate::lanes`], whatever the type, the threads and the number of tokens.
+
+use crate::format::float::FloatType;
+use crate::lanes::{LANES, dot_into, leveled, tree};
+use crate::memory::HugeBytes;
+use crate::model::Model;
+use crate::pool::{Columns, Pool, Rows};
+use std::sync::Arc;
+
+/// Elements that are decoded at a time: whole blocks of every type, and whole runs of lanes.
+const BLOCK: usize = 256;
+
+/// Tokens that share one decoding of a row.
+const TOKENS: usize = 8;
+
+/// Rows of one call into the compiled loop.
+const ROWS: usize = 16;
+
+/// Tables from this size on are copied to huge pages; smaller ones are read in place.
+const COPY_FROM_BYTES: usize = 4 << 20;
+
+/// Bytes of the table that one claim covers.
+const CHUNK_BYTES: usize = 128 << 10;
+
+enum Table {
+    /// In the model's file (or in the program).
+    InPlace(Arc<Model>),
+    Copied(HugeBytes),
+}
+
+/// The output projection.
+pub struct Head {
+    dtype: FloatType,
+    vocab: usize,
+    hidden: usize,
+    table: Table,
+}
+
+impl Head {
+    /// The head of `model`.
+    pub fn new(pool: &Pool, model: &Arc<Model>) -> Self {
+        let source = model.head();
+        let table = if source.bytes.len() < COPY_FROM_BYTES {
+            Table::InPlace(Arc::clone(model))
+        } else {
+            let mut copy = HugeBytes::zeroed(source.bytes.len());
+            let run = 2 << 20;
+            pool.each(Rows::new(&mut copy, run), |_, i, out| {
+                out.copy_from_slice(&source.bytes[i * run..][..out.len()]);
+            });
+            Table::Copied(copy)
+        };
+        Self {
+            dtype: source.dtype,
+            vocab: source.rows,
+            hidden: source.cols,
+            table,
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.table {
+            Table::InPlace(model) => model.head().bytes,
+            Table::Copied(bytes) => bytes,
+        }
+    }
+
+    /// Bytes read for each token.
+    pub fn table_bytes(&self) -> usize {
+        self.bytes().len()
+    }
+
+    /// How rows are stored.
+    pub fn dtype(&self) -> FloatType {
+        self.dtype
+    }
+
+    /// Logits of `m` tokens.
+    ///
+    /// # Shapes
+    /// `x`: `[m, hidden]`; `logits`: `[m, vocab]`.
+    pub fn forward(&self, pool: &Pool, x: &[f32], logits: &mut [f32]) {
+        let m = x.len() / self.hidden;
+        assert_eq!(x.len(), m * self.hidden, "whole tokens of {}", self.hidden);
+        assert_eq!(logits.len(), m * self.vocab, "logits of {m} tokens");
+        let (bytes, row_bytes) = (self.bytes(), self.dtype.row_bytes(self.hidden));
+        let chunk = (CHUNK_BYTES / row_bytes)
+            .clamp(1, 4096)
+            .next_multiple_of(ROWS);
+        let out = Columns::new(logits, m, self.vocab, 0, self.vocab, chunk);
+        pool.each(out, |_, _, mut columns| {
+            for from in (0..columns.width).step_by(ROWS) {
+                let rows = ROWS.min(columns.width - from);
+                let run = &bytes[(columns.first + from) * row_bytes..][..rows * row_bytes];
+                for first in (0..m).step_by(TOKENS) {
+                    let tokens = TOKENS.min(m - first);
+                    let mut out = [0f32; ROWS * TOKENS];
+                    let x = &x[first * self.hidden..][..tokens * self.hidden];
+                    logits_of(self.dtype, run, self.hidden, x, &mut out);
+                    for t in 0..tokens {
+                        let slot = &mut columns.row(first + t)[from..][..rows];
+                        for (r, slot) in slot.iter_mut().enumerate() {
+                            *slot = out[r * TOKENS + t];
+                        }
+                    }
+                }
+            }
+        });
+    }
+}
+
+leveled! {
+    /// Dot products of a run of rows with up to `TOKENS` tokens: `out[row · TOKENS + token]`.
+    fn logits_of(dtype: FloatType, rows: &[u8], k: usize, x: &[f32], out: &mut [f32; ROWS * TOKENS]) {
+        match dtype {
+            FloatType::F32 => dots(rows, k, x, out, (1, 4), f32_block),
+            FloatType::F16 => dots(rows, k, x, out, (1, 2), f16_block),
+            FloatType::BF16 => dots(rows, k, x, out, (1, 2), bf16_block),
+            FloatType::Q8_0 => dots(rows, k, x, out, (32, 34), q8_0_block),
+            FloatType::Q4_0 => dots(rows, k, x, out, (32, 18), q4_0_block),
+            FloatType::Q6K => dots(rows, k, x, out, (256, 210), q6_k_block),
+        }
+    }
+}
+
+/// The loop over rows, blocks and tokens around one decoder.
+#[inline(always)]
+fn dots(
+    rows: &[u8],
+    k: usize,
+    x: &[f32],
+    out: &mut [f32; ROWS * TOKENS],
+    (elements, bytes): (usize, usize),
+    decode: impl Fn(&[u8], &mut [f32]),
+) {
+    let row_bytes = k / elements * bytes;
+    for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
+        let out = &mut out[r * TOKENS..][..TOKENS];
+        if x.len() == k {
+            let mut lanes = [0f32; LANES];
+            for (block, x) in row.chunks(BLOCK / elements * bytes).zip(x.chunks(BLOCK)) {
+                let mut values = [0f32; BLOCK];
+                decode(block, &mut values[..x.len()]);
+                dot_into(&mut lanes, &values[..x.len()], x);
+            }
+            out[0] = tree(lanes);
+            continue;
+        }
+        let mut lanes = [[0f32; LANES]; TOKENS];
+        for (b, block) in row.chunks(BLOCK / elements * bytes).enumerate() {
+            let len = BLOCK.min(k - b * BLOCK);
+            let mut values = [0f32; BLOCK];
+            decode(block, &mut values[..len]);
+            for (lanes, x) in lanes.iter_mut().zip(x.chunks_exact(k)) {
+                dot_into(lanes, &values[..len], &x[b * BLOCK..][..len]);
+            }
+        }
+        for (out, lanes) in out.iter_mut().zip(lanes) {
+            *out = tree(lanes);
+        }
+    }
+}
+
+#[inline(always)]
+fn f32_block(bytes: &[u8], out: &mut [f32]) {
+    for (o, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+        *o = f32::from_le_bytes(*b);
+    }
+}
+
+/// IEEE half to single without branches, so that it vectorises on any CPU: each of the three cases is computed.
+#[inline(always)]
+fn half_to_f32(h: u16) -> f32 {
+    let (sign, rest) = ((h as u32 & 0x8000) << 16, h as u32 & 0x7fff);
+    let normal = (rest << 13) + (112 << 23);
+    let subnormal = (rest as i32 as f32 * (1.0 / (1 << 24) as f32)).to_bits();
+    let special = (rest << 13) | 0x7f80_0000;
+    let bits = if rest < 0x0400 { subnormal } else { normal };
+    let bits = if rest >= 0x7c00 { special } else { bits };
+    f32::from_bits(bits | sign)
+}
+
+#[inline(always)]
+fn half_at(bytes: &[u8], at: usize) -> f32 {
+    half_to_f32(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
+}
+
+#[inline(always)]
+fn f16_block(bytes: &[u8], out: &mut [f32]) {
+    for (o, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+        *o = half_to_f32(u16::from_le_bytes(*b));
+    }
+}
+
+#[inline(always)]
+fn bf16_block(bytes: &[u8], out: &mut [f32]) {
+    for (o, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+        *o = f32::from_bits((u16::from_le_bytes(*b) as u32) << 16);
+    }
+}
+
+#[inline(always)]
+fn q8_0_block(bytes: &[u8], out: &mut [f32]) {
+    for (o, b) in out
+        .as_chunks_mut::<32>()
+        .0
+        .iter_mut()
+        .zip(bytes.as_chunks::<34>().0)
+    {
+        let d = half_at(b, 0);
+        for i in 0..32 {
+            o[i] = d * (b[2 + i] as i8) as f32;
+        }
+    }
+}
+
+#[inline(always)]
+fn q4_0_block(bytes: &[u8], out: &mut [f32]) {
+    for (o, b) in out
+        .as_chunks_mut::<32>()
+        .0
+        .iter_mut()
+        .zip(bytes.as_chunks::<18>().0)
+    {
+        let d = half_at(b, 0);
+        for i in 0..16 {
+            o[i] = d * ((b[2 + i] & 15) as i32 - 8) as f32;
+            o[16 + i] = d * ((b[2 + i] >> 4) as i32 - 8) as f32;
+        }
+    }
+}
+
+#[inline(always)]
+fn q6_k_block(bytes: &[u8], out: &mut [f32]) {
+    for (o, b) in out
+        .as_chunks_mut::<256>()
+        .0
+        .iter_mut()
+        .zip(bytes.as_chunks::<210>().0)
+    {
+        let d = half_at(b, 208);
+        for half in 0..2 {
+            for j in 0..4 {
+                for part in 0..2 {
+                    let scale = d * (b[192 + 8 * half + 2 * j + part] as i8) as f32;
+                    for i in 0..16 {
+                        let l = 16 * part + i;
+                        let low = b[64 * half + 32 * (j & 1) + l] >> (4 * (j >> 1));
+                        let high = b[128 + 32 * half + l] >> (2 * j);
+                        let q = (low & 15) | (high & 3) << 4;
+                        o[128 * half + 32 * j + l] = scale * (q as i32 - 32) as f32;
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lanes::{self, Level};
+
+    const ALL: [FloatType; 6] = FloatType::ALL;
+
+    fn stored(dtype: FloatType, elements: usize, seed: u32) -> Vec<u8> {
+        let mut x = seed;
+        let mut bytes: Vec<u8> = (0..dtype.row_bytes(elements))
+            .map(|_| {
+                x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (x >> 16) as u8
+            })
+            .collect();
+        // Random exponents would mix numbers of no common scale with infinities.
+        let (_, step) = dtype.block();
+        match dtype {
+            FloatType::F32 => bytes
+                .iter_mut()
+                .skip(3)
+                .step_by(4)
+                .for_each(|b| *b = *b & 0x80 | 0x3e),
+            FloatType::BF16 => bytes
+                .iter_mut()
+                .skip(1)
+                .step_by(2)
+                .for_each(|b| *b = *b & 0x80 | 0x3e),
+            FloatType::F16 => bytes.iter_mut().skip(1).step_by(2).for_each(|b| *b &= 0xbf),
+            FloatType::Q8_0 | FloatType::Q4_0 => bytes
+                .iter_mut()
+                .skip(1)
+                .step_by(step)
+                .for_each(|b| *b = 0x2c),
+            FloatType::Q6K => bytes
+                .iter_mut()
+                .skip(209)
+                .step_by(step)
+                .for_each(|b| *b = 0x1c),
+        }
+        bytes
+    }
+
+    #[test]
+    fn every_half_is_converted_exactly() {
+        for h in 0..=u16::MAX {
+            let (got, want) = (half_to_f32(h), half::f16::from_bits(h).to_f32());
+            assert!(
+                got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(),
+                "{h:#06x}: {got}, not {want}"
+            );
+        }
+    }
+
+    #[test]
+    fn logits_are_the_fixed_order_dot_products_of_decoded_rows() {
+        let rows = 21;
+        for dtype in ALL {
+            let (block, _) = dtype.block();
+            for k in [256, 512, 768, 96, 100, 320]
+                .into_iter()
+                .filter(|k| k % block == 0)
+            {
+                let bytes = stored(dtype, k * rows, k as u32);
+                let x: Vec<f32> = (0..k * 9)
+                    .map(|i| ((i * 37 % 101) as f32 - 50.0) / 31.0)
+                    .collect();
+                for level in [Level::Base, Level::Avx2, Level::Avx512] {
+                    lanes::cap(level);
+                    for tokens in [1, 2, 8] {
+                        for (first, run) in bytes.chunks(ROWS * dtype.row_bytes(k)).enumerate() {
+                            let mut out = [0f32; ROWS * TOKENS];
+                            logits_of(dtype, run, k, &x[..tokens * k], &mut out);
+                            for (r, row) in run.chunks_exact(dtype.row_bytes(k)).enumerate() {
+                                let mut values = vec![0f32; k];
+                                dtype.decode(row, &mut values);
+                                for t in 0..tokens {
+                                    let want = lanes::dot(&values, &x[t * k..][..k]);
+                                    let got = out[r * TOKENS + t];
+                                    assert_eq!(
+                                        got.to_bits(),
+                                        want.to_bits(),
+                                        "{dtype} k{k} row {first}+{r} token {t} of {tokens}"
+                                    );
+                                }
+                            }
+                        }
+                    }
+                }
+                lanes::cap(Level::Avx512);
+            }
+        }
+    }
+}

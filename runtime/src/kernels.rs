@@ -1,0 +1,332 @@
+//! Which kernel serves a product: the one forced by name, else the profile's, else the nearest the profile
+//! knows, else an estimate, down to the interpreter. An answer always exists, and never depends on a clock.
+//!
+//! Kernels are emitted once for each spec and K. A profile may name another panel for every bucket of token
+//! counts; each panel is a copy of the weights, so no layer gets more than [`MAX_PACKINGS`].
+
+use crate::linear::{BUCKETS, ByBucket};
+use crate::profile::{M_BUCKETS, Match, Profile};
+use bitnet_codegen::variant::{VARIANTS, Variant};
+use bitnet_codegen::{Features, Isa, Kernel, KernelError, KernelSet, KernelSpec, plan};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Copies of a layer's weights, each packed for other kernels.
+pub const MAX_PACKINGS: usize = 2;
+
+/// The families to try first, by the smallest number of tokens: what wins on most machines.
+/// Whatever is not named here is tried afterwards, in the order of [`VARIANTS`].
+const FAVOURITES: &[(usize, &[&str])] = &[(8, &["gemm", "i2s"]), (1, &["i2s"])];
+
+/// Where a choice comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Named by the user.
+    Forced,
+    /// Measured for this very product.
+    Profile,
+    /// Measured for the nearest product.
+    Nearest,
+    /// Not measured.
+    Estimate,
+}
+
+/// Why a kernel that was asked for cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "kernel {spec} cannot run with {k} input features: {why}; `bitnet-tune list` prints what can"
+)]
+pub struct ForcedError {
+    /// The name.
+    pub spec: KernelSpec,
+    /// Input features.
+    pub k: usize,
+    /// The reason.
+    pub why: KernelError,
+}
+
+/// The kernels of one process.
+pub struct Kernels {
+    cpu: Features,
+    profile: Profile,
+    forced: Option<KernelSpec>,
+    /// `None` where a spec cannot be built.
+    built: HashMap<(KernelSpec, usize), Option<Arc<Kernel>>>,
+    used: BTreeMap<(usize, usize, usize), (KernelSpec, Origin)>,
+}
+
+impl Kernels {
+    /// Chooses by `profile` (empty to estimate) for `cpu`, a subset of what this CPU has.
+    pub fn new(cpu: Features, profile: Profile) -> Self {
+        Self {
+            cpu,
+            profile,
+            forced: None,
+            built: HashMap::new(),
+            used: BTreeMap::new(),
+        }
+    }
+
+    /// Uses `spec` for everything.
+    pub fn forced(cpu: Features, spec: KernelSpec) -> Self {
+        Self {
+            forced: Some(spec),
+            ..Self::new(cpu, Profile::default())
+        }
+    }
+
+    /// The kernels of an N×K layer for every bucket of token counts.
+    ///
+    /// # Errors
+    /// [`ForcedError`], only when a kernel was forced.
+    pub fn by_bucket(&mut self, n: usize, k: usize) -> Result<ByBucket, ForcedError> {
+        let mut chosen: [Option<Arc<Kernel>>; BUCKETS] = Default::default();
+        // Decoding and long prompts come first; the buckets between take what these leave.
+        let order = [0, BUCKETS - 1].into_iter().chain((1..BUCKETS - 1).rev());
+        for bucket in order {
+            let (kernel, origin) = self.choose(n, k, M_BUCKETS[bucket].first)?;
+            let fits = {
+                let mut panels: Vec<_> = chosen.iter().flatten().map(panel_key).collect();
+                panels.push(panel_key(&kernel));
+                panels.sort_unstable();
+                panels.dedup();
+                panels.len() <= MAX_PACKINGS
+            };
+            let (kernel, origin) = if fits {
+                (kernel, origin)
+            } else {
+                let nearest = (0..BUCKETS)
+                    .filter(|&b| chosen[b].is_some())
+                    .min_by_key(|&b| b.abs_diff(bucket))
+                    .expect("decoding was chosen first");
+                let kernel = chosen[nearest].clone().expect("a chosen bucket");
+                (kernel, Origin::Nearest)
+            };
+            self.used
+                .insert((n, k, bucket), (kernel.spec().clone(), origin));
+            chosen[bucket] = Some(kernel);
+        }
+        Ok(chosen.map(|kernel| kernel.expect("every bucket was chosen")))
+    }
+
+    /// The kernel for a product of `m` tokens.
+    ///
+    /// # Errors
+    /// [`ForcedError`], only when a kernel was forced.
+    pub fn choose(
+        &mut self,
+        n: usize,
+        k: usize,
+        m: usize,
+    ) -> Result<(Arc<Kernel>, Origin), ForcedError> {
+        if let Some(spec) = self.forced.clone() {
+            if let Some(Some(kernel)) = self.built.get(&(spec.clone(), k)) {
+                return Ok((Arc::clone(kernel), Origin::Forced));
+            }
+            return match build(&spec, k, self.cpu) {
+                Ok(kernel) => {
+                    self.built.insert((spec, k), Some(Arc::clone(&kernel)));
+                    Ok((kernel, Origin::Forced))
+                }
+                Err(why) => Err(ForcedError { spec, k, why }),
+            };
+        }
+        if let Some((entry, how)) = self.profile.choose(n, k, m, self.cpu) {
+            let (spec, origin) = match how {
+                Match::Exact => (entry.spec.clone(), Origin::Profile),
+                Match::Nearest => (entry.spec.clone(), Origin::Nearest),
+            };
+            if let Some(kernel) = self.get(&spec, k) {
+                return Ok((kernel, origin));
+            }
+        }
+        let estimate = estimates(self.cpu, m).find_map(|spec| self.get(&spec, k));
+        let kernel =
+            estimate.unwrap_or_else(|| panic!("no kernel for {m}x{n}x{k}, not even interpreted"));
+        Ok((kernel, Origin::Estimate))
+    }
+
+    /// What was chosen: `(n, k, bucket)` to the spec and where it came from.
+    pub fn used(&self) -> &BTreeMap<(usize, usize, usize), (KernelSpec, Origin)> {
+        &self.used
+    }
+
+    fn get(&mut self, spec: &KernelSpec, k: usize) -> Option<Arc<Kernel>> {
+        let cpu = self.cpu;
+        self.built
+            .entry((spec.clone(), k))
+            .or_insert_with(|| build(spec, k, cpu).ok())
+            .clone()
+    }
+}
+
+fn panel_key(kernel: &Arc<Kernel>) -> (&'static str, usize, usize) {
+    let panel = kernel.panel();
+    (panel.layout.name(), panel.shape.nr, panel.shape.kr)
+}
+
+fn build(spec: &KernelSpec, k: usize, cpu: Features) -> Result<Arc<Kernel>, KernelError> {
+    let set = KernelSet::build(vec![plan(spec, k)?], cpu)?;
+    Ok(Arc::clone(&set.kernels()[0]))
+}
+
+/// Specs worth trying for `m` tokens without any measurement: instruction sets from the fastest down, and
+/// on each the favourite families with their default tunables. The interpreter comes last.
+pub fn estimates(cpu: Features, m: usize) -> impl Iterator<Item = KernelSpec> {
+    let favourites = FAVOURITES
+        .iter()
+        .find(|(first, _)| *first <= m)
+        .map_or(&[][..], |(_, names)| names);
+    let rank = move |v: &dyn Variant| {
+        favourites
+            .iter()
+            .position(|f| *f == v.name())
+            .unwrap_or(usize::MAX)
+    };
+    let mut families: Vec<&'static dyn Variant> = VARIANTS.to_vec();
+    families.sort_by_key(|v| rank(*v));
+    Isa::ALL
+        .iter()
+        .rev()
+        .copied()
+        .filter(move |isa| isa.runs_on(cpu))
+        .flat_map(move |isa| {
+            let families = families.clone();
+            families
+                .into_iter()
+                .filter_map(move |family| default_spec(family, isa, m))
+        })
+}
+
+/// The spec with the first value of every axis.
+pub fn default_spec(family: &dyn Variant, isa: Isa, m: usize) -> Option<KernelSpec> {
+    let axes = family.axes(isa, m).ok()?;
+    let mut spec = KernelSpec::new(family.name(), family.layouts().first()?, 1, 1, 1, isa);
+    for axis in axes {
+        let value = *axis.values.first()?;
+        match axis.name {
+            "mr" => spec.mr = value as usize,
+            "nr" => spec.nr = value as usize,
+            "kr" => spec.kr = value as usize,
+            knob => spec = spec.with(knob, value),
+        }
+    }
+    Some(spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::{Entry, Evidence, MBucket};
+
+    fn entry(n: usize, k: usize, first: usize, spec: &str) -> Entry {
+        Entry {
+            n,
+            k,
+            bucket: MBucket { first },
+            spec: spec.parse().expect("a spec"),
+            evidence: Evidence {
+                m: first,
+                threads: 1,
+                cold: true,
+                median_ns: 1.0,
+                mad_ns: 0.0,
+                samples: 1,
+                gb_per_s: 1.0,
+                gmac_per_s: 1.0,
+                roofline_fraction: 1.0,
+                timed: 1,
+                unsupported: 0,
+                runner_up: None,
+                end: String::new(),
+            },
+        }
+    }
+
+    fn interpreted(entries: Vec<Entry>) -> Kernels {
+        let profile = Profile {
+            entries,
+            ..Profile::default()
+        };
+        Kernels::new(Features::NONE, profile)
+    }
+
+    #[test]
+    fn the_profile_answers_then_its_nearest_entry_then_the_estimate() {
+        let decode = "i2s-i2s-1x16c16-interp-f1-u1";
+        let mut kernels = interpreted(vec![entry(64, 96, 1, decode)]);
+        let (kernel, origin) = kernels.choose(64, 96, 1).expect("an answer");
+        assert_eq!(
+            (kernel.spec().to_string().as_str(), origin),
+            (decode, Origin::Profile)
+        );
+        let (kernel, origin) = kernels.choose(100, 100, 1).expect("an answer");
+        assert_eq!(
+            (kernel.spec().to_string().as_str(), origin),
+            (decode, Origin::Nearest)
+        );
+        assert_eq!(kernel.k(), 100);
+        let (kernel, origin) = interpreted(vec![]).choose(100, 100, 9).expect("an answer");
+        assert_eq!((kernel.spec().isa, origin), (Isa::Interp, Origin::Estimate));
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_built_is_passed_over() {
+        // Seven rows are no multiple of any vector.
+        let mut kernels = interpreted(vec![entry(64, 96, 1, "i2s-i2s-1x7c16-interp")]);
+        let (_, origin) = kernels.choose(64, 96, 1).expect("an answer");
+        assert_eq!(origin, Origin::Estimate);
+    }
+
+    #[test]
+    fn a_forced_kernel_is_used_for_all_or_refused_with_its_reason() {
+        let spec: KernelSpec = "i2s-i2s-2x8c16-interp-f1".parse().expect("a spec");
+        let mut kernels = Kernels::forced(Features::NONE, spec.clone());
+        let all = kernels.by_bucket(33, 70).expect("it exists");
+        assert!(all.iter().all(|k| *k.spec() == spec));
+        let bad: KernelSpec = "i2s-i2s-1x7c16-interp".parse().expect("a spec");
+        let e = Kernels::forced(Features::NONE, bad)
+            .by_bucket(33, 70)
+            .err()
+            .expect("refused");
+        assert!(e.to_string().contains("i2s-i2s-1x7c16-interp"), "{e}");
+    }
+
+    #[test]
+    fn a_layer_is_packed_a_few_times_at_most() {
+        let spec = |nr: usize| format!("i2s-i2s-1x{nr}c16-interp-f1-u1");
+        let entries = M_BUCKETS
+            .iter()
+            .enumerate()
+            .map(|(i, b)| entry(64, 96, b.first, &spec(8 * (i + 1))));
+        let mut kernels = interpreted(entries.collect());
+        let all = kernels.by_bucket(64, 96).expect("an answer");
+        let mut panels: Vec<_> = all.iter().map(panel_key).collect();
+        assert_eq!(panels[0].1, 8, "decoding gets its own");
+        assert_eq!(panels[BUCKETS - 1].1, 8 * BUCKETS, "and so do long prompts");
+        panels.sort_unstable();
+        panels.dedup();
+        assert_eq!(panels.len(), MAX_PACKINGS);
+        assert_eq!(kernels.used().len(), BUCKETS);
+    }
+
+    #[test]
+    fn the_estimate_of_this_cpu_is_not_interpreted_where_an_emitter_exists() {
+        let cpu = Features::detect();
+        for m in [1, 4, 8, 200] {
+            let spec = estimates(cpu, m).next().expect("a first guess");
+            let (kernel, _) = Kernels::new(cpu, Profile::default())
+                .choose(256, 256, m)
+                .expect("an answer");
+            println!("m{m}: first guess {spec}, built {}", kernel.spec());
+            let emitted = Isa::ALL.iter().any(|i| {
+                *i != Isa::Interp && i.runs_on(cpu) && bitnet_codegen::backend::for_isa(*i).is_ok()
+            });
+            assert!(
+                !emitted || kernel.spec().isa != Isa::Interp,
+                "m{m}: {}",
+                kernel.spec()
+            );
+        }
+    }
+}
