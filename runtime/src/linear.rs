@@ -349,7 +349,7 @@ impl Part {
 
     /// The same weights, shared, under other kernels; `None` where a kernel reads other panels.
     fn share(&self, kernels: &ByBucket) -> Option<Self> {
-        let mut packed_of = [0; BUCKETS.len()];
+        let mut packed_of = [0; BUCKETS];
         for (of, kernel) in packed_of.iter_mut().zip(kernels) {
             let fits = kernel.k() == self.cols.len();
             *of = self

@@ -9,17 +9,28 @@ mod schema;
 pub use find::{Found, SHIPPED, ShippedProfile, Source, find, user_path};
 pub use schema::{ProfileError, parse, render, save};
 
-use crate::linear::{BUCKETS, bucket_of};
 use bitnet_codegen::{Features, KernelSpec};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Token counts that share a kernel choice: one of [`BUCKETS`], named by its fewest tokens.
+/// Token counts that share a kernel choice: from `first` up to the next bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MBucket {
     /// The smallest M of the bucket.
     pub first: usize,
 }
+
+/// The buckets: decode, then powers of two up to full prefill tiles.
+pub const M_BUCKETS: &[MBucket] = &[
+    MBucket { first: 1 },
+    MBucket { first: 2 },
+    MBucket { first: 4 },
+    MBucket { first: 8 },
+    MBucket { first: 16 },
+    MBucket { first: 32 },
+    MBucket { first: 64 },
+    MBucket { first: 128 },
+];
 
 impl MBucket {
     /// The bucket of `m` tokens.
@@ -27,20 +38,30 @@ impl MBucket {
     /// # Panics
     /// When `m` is 0.
     pub fn of(m: usize) -> Self {
-        MBucket {
-            first: BUCKETS[bucket_of(m)].first,
-        }
+        assert!(m > 0, "a product has tokens");
+        *M_BUCKETS
+            .iter()
+            .rev()
+            .find(|b| b.first <= m)
+            .expect("the first bucket starts at 1")
     }
 
-    /// Its place in [`BUCKETS`].
+    /// Its place in [`M_BUCKETS`].
     pub fn index(self) -> usize {
-        bucket_of(self.first)
+        M_BUCKETS
+            .iter()
+            .position(|b| *b == self)
+            .expect("a bucket of the list")
     }
 }
 
 impl fmt::Display for MBucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(BUCKETS[self.index()].name)
+        match M_BUCKETS.get(self.index() + 1) {
+            Some(next) if next.first == self.first + 1 => write!(f, "{}", self.first),
+            Some(next) => write!(f, "{}-{}", self.first, next.first - 1),
+            None => write!(f, "{}+", self.first),
+        }
     }
 }
 
@@ -263,11 +284,27 @@ mod tests {
             entries: vec![
                 entry(2560, 2560, 1, Isa::Interp),
                 entry(6912, 2560, 1, Isa::Interp),
-                entry(2560, 2560, 32, Isa::Interp),
+                entry(2560, 2560, 64, Isa::Interp),
                 entry(9999, 9999, 1, Isa::Avx512Vbmi),
             ],
             unknown: vec![],
         }
+    }
+
+    #[test]
+    fn buckets_cover_every_token_count() {
+        for m in 1..400 {
+            let b = MBucket::of(m);
+            assert!(b.first <= m);
+            assert!(
+                M_BUCKETS
+                    .get(b.index() + 1)
+                    .is_none_or(|next| m < next.first)
+            );
+        }
+        assert_eq!(MBucket::of(3).to_string(), "2-3");
+        assert_eq!(MBucket::of(1).to_string(), "1");
+        assert_eq!(MBucket::of(500).to_string(), "128+");
     }
 
     #[test]
@@ -284,7 +321,7 @@ mod tests {
             Some((6912, 1, Match::Nearest)),
             "needs AVX-512"
         );
-        assert_eq!(choose(2560, 2560, 200), Some((2560, 32, Match::Nearest)));
+        assert_eq!(choose(2560, 2560, 200), Some((2560, 64, Match::Nearest)));
         assert_eq!(Profile::default().choose(1, 1, 1, Features::NONE), None);
     }
 

@@ -1,8 +1,7 @@
 //! The TOML form of a profile: its own types, versioned, apart from the core types.
 //! A file is taken whole or not at all; unknown kernel names are kept aside, not guessed at.
 
-use super::{Entry, Evidence, HostRecord, MBucket, Profile};
-use crate::linear::BUCKETS;
+use super::{Entry, Evidence, HostRecord, M_BUCKETS, MBucket, Profile};
 use bitnet_codegen::KernelSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -168,8 +167,8 @@ fn entry(i: usize, e: FileEntry, spec: KernelSpec) -> Result<Entry, ProfileError
             format!("{} x {} for {} tokens is no product", e.n, e.k, e.m),
         ));
     }
-    let Some(bucket) = BUCKETS.iter().find(|b| b.first == e.m_from) else {
-        let known: Vec<String> = BUCKETS.iter().map(|b| b.first.to_string()).collect();
+    let Some(bucket) = M_BUCKETS.iter().copied().find(|b| b.first == e.m_from) else {
+        let known: Vec<String> = M_BUCKETS.iter().map(|b| b.first.to_string()).collect();
         return Err(bad(
             "m_from",
             format!("{} is not one of {}", e.m_from, known.join(", ")),
