@@ -165,6 +165,19 @@ pub enum Arch {
     Riscv64,
 }
 
+impl Arch {
+    /// Of the machine that this code was compiled for; [`Arch::Any`] where only the interpreter runs.
+    pub const HOST: Arch = if cfg!(target_arch = "x86_64") {
+        Arch::X86_64
+    } else if cfg!(target_arch = "aarch64") {
+        Arch::Aarch64
+    } else if cfg!(target_arch = "riscv64") {
+        Arch::Riscv64
+    } else {
+        Arch::Any
+    };
+}
+
 impl Isa {
     /// All of them, slow to fast within an architecture.
     pub const ALL: &'static [Isa] = &[

@@ -11,7 +11,7 @@
 
 use crate::acts::ActsForm;
 use crate::backend::{self, Code, interp};
-use crate::isa::{Features, Isa};
+use crate::isa::{Arch, Features, Isa};
 use crate::layout::Panel;
 use crate::program::{CheckError, Checked, Operand, Program};
 use crate::spec::KernelSpec;
@@ -260,7 +260,10 @@ impl Jit {
             functions: Vec::new(),
         };
         for lines in PREFETCH_LINES {
-            let id = jit.bytes(&format!("prefetch{lines}"), &prefetch_stub(lines))?;
+            let id = jit.bytes(
+                &format!("prefetch{lines}"),
+                &prefetch_stub(Arch::HOST, lines),
+            )?;
             jit.stubs.push(id);
         }
         Ok(jit)
@@ -308,24 +311,25 @@ impl Jit {
     }
 }
 
-/// Prefetches `lines` cache lines from the address in the first argument; touches nothing else.
-fn prefetch_stub(lines: usize) -> Vec<u8> {
-    let mut code = Vec::new();
-    if cfg!(target_arch = "x86_64") {
-        for line in 0..lines {
-            // prefetcht0 [rdi + 64·line]
-            code.extend([0x0F, 0x18, 0x8F]);
-            code.extend((64 * line as u32).to_le_bytes());
+/// Code for `arch` that prefetches `lines` cache lines from the address in the first argument on, and
+/// touches nothing else.
+pub(crate) fn prefetch_stub(arch: Arch, lines: usize) -> Vec<u8> {
+    match arch {
+        Arch::X86_64 => {
+            let mut code = Vec::new();
+            for line in 0..lines {
+                // prefetcht0 [rdi + 64·line]
+                code.extend([0x0F, 0x18, 0x8F]);
+                code.extend((64 * line as u32).to_le_bytes());
+            }
+            code.push(0xC3);
+            code
         }
-        code.push(0xC3);
-    } else if cfg!(target_arch = "aarch64") {
-        // ret; the portable backend leaves prefetching on this architecture to the hardware.
-        code.extend(0xD65F_03C0u32.to_le_bytes());
-    } else {
-        // riscv64 `ret`, for the same reason.
-        code.extend(0x0000_8067u32.to_le_bytes());
+        // `ret`: the portable backend leaves prefetching on these to the hardware.
+        Arch::Aarch64 => 0xD65F_03C0u32.to_le_bytes().to_vec(),
+        Arch::Riscv64 => 0x0000_8067u32.to_le_bytes().to_vec(),
+        Arch::Any => unreachable!("code is for some processor"),
     }
-    code
 }
 
 /// A finalised module, giving out its entries in order of definition.

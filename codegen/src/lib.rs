@@ -16,6 +16,7 @@
 //! This crate reads no files, clocks, threads or environment: same spec, same bytes.
 
 pub mod acts;
+pub mod ahead;
 pub mod backend;
 pub mod isa;
 pub mod kernel;
