@@ -89,7 +89,6 @@ pub struct Emitter<'a> {
     nest: Vec<Counter>,
     streams: Vec<(Stream, Value)>,
     constants: BTreeMap<[u8; 16], Value>,
-    small: BTreeSet<Slot>,
 }
 
 impl<'a> Emitter<'a> {
@@ -117,7 +116,6 @@ impl<'a> Emitter<'a> {
             nest: Vec::new(),
             streams: Vec::new(),
             constants: BTreeMap::new(),
-            small: small_bytes(&program.body),
         }
     }
 
@@ -206,7 +204,7 @@ impl<'a> Emitter<'a> {
 
     /// Whether every byte of `slot` is proven to be below 128, read as unsigned.
     pub fn below_128(&self, slot: Slot) -> bool {
-        self.small.contains(&slot)
+        self.program.range(slot).u8.hi < 128
     }
 
     fn set(&mut self, slot: Slot, v: Value) {
@@ -531,26 +529,4 @@ fn read(reads: &mut [Reads], slot: Slot, ty: Option<Type>, times: usize) {
     let r = &mut reads[slot.0 as usize];
     r.count += times;
     r.first = r.first.or(ty);
-}
-
-/// Values masked to below 128 in every byte.
-fn small_bytes(body: &[Stmt]) -> BTreeSet<Slot> {
-    fn walk(body: &[Stmt], masks: &mut BTreeSet<Slot>, small: &mut BTreeSet<Slot>) {
-        for stmt in body {
-            match stmt {
-                Stmt::Let(v, Op::Splat8(x)) if *x < 128 => {
-                    masks.insert(*v);
-                    small.insert(*v);
-                }
-                Stmt::Let(v, Op::And(a, b)) if masks.contains(a) || masks.contains(b) => {
-                    small.insert(*v);
-                }
-                Stmt::Loop(l) => walk(&l.body, masks, small),
-                _ => {}
-            }
-        }
-    }
-    let (mut masks, mut small) = (BTreeSet::new(), BTreeSet::new());
-    walk(body, &mut masks, &mut small);
-    small
 }

@@ -160,3 +160,54 @@ fn emitting_twice_gives_the_same_bytes() {
         }
     }
 }
+
+/// On aarch64 by Cranelift's own listing, since iced reads x86 only.
+#[test]
+fn each_dot_product_is_one_instruction_on_aarch64() {
+    // Only codes above 127, a quarter of those that form 0 masks, need the mixed instruction.
+    for (spec, mixed) in [
+        ("i2s-i2s-1x16c16-sdot-f2-u2", 0),
+        ("i2s-i2s-4x8c16-sdot-f1-u2", 0),
+        ("i2s-i2s-1x16c16-usdot-f0-u2", 4),
+        ("i2s-i2s-4x8c16-usdot-f1", 0),
+    ] {
+        let isa = spec.parse::<KernelSpec>().expect("a spec").isa;
+        for program in programs(spec, 640) {
+            let listing = emitted(&program, isa, every_feature()).listing;
+            let listing = listing.expect("asked for");
+            let count = |m: &str| {
+                let first = |line: &str| line.split_whitespace().next() == Some(m);
+                listing.lines().filter(|l| first(l)).count()
+            };
+            let dots = count_ops(&program.body, &is_dot);
+            let usdot = if mixed == 0 { 0 } else { dots / mixed };
+            assert_eq!(
+                (count("sdot"), count("usdot")),
+                (dots - usdot, usdot),
+                "{}\n{listing}",
+                program.name
+            );
+            // Vector registers on the stack would show as `[sp`.
+            let spilled = |line: &&str| {
+                line.contains("[sp") && line.trim().starts_with(['l', 's']) && line.contains(" q")
+            };
+            assert_eq!(
+                listing.lines().filter(spilled).count(),
+                0,
+                "{}\n{listing}",
+                program.name
+            );
+        }
+    }
+}
+
+#[test]
+fn a_signed_dot_product_refuses_unsigned_codes() {
+    let program = &programs("i2s-i2s-1x16c16-usdot-f0", 64)[0];
+    let checked = Checked::new(program.clone()).expect("a right program");
+    let target = Target::new(Isa::Sdot, every_feature()).expect("a portable instruction set");
+    let why = compile(&checked, &target, false)
+        .expect_err("codes of 0x80")
+        .to_string();
+    assert!(why.contains("below 128"), "{why}");
+}
