@@ -80,6 +80,18 @@ pub enum ActsForm {
         /// Tokens of a block: elements of one vector of i16.
         block: usize,
     },
+    /// i8, twice. First `[columns/2, mr, 2]`: pairs of columns, tokens in the order of [`Self::ColumnsI16`].
+    /// Then `[mr/group, quads, group, 4]`: four columns of each token of a group at a time.
+    ColumnPairsAndQuads {
+        /// Columns of the first part, padding included.
+        columns: usize,
+        /// Tokens of a block.
+        block: usize,
+        /// Quads of columns of the second part, padding included.
+        quads: usize,
+        /// Tokens of a group.
+        group: usize,
+    },
     /// For each pair of columns 32 bytes: the low bytes of 16 i16 entries, then their high bytes.
     /// Entry `3(w0+1) + (w1+1) = w0·x0 + w1·x1`; entries 9 to 15 are 0. `[mr, k_padded/2, 32]`.
     PairTables,
@@ -96,6 +108,7 @@ impl ActsForm {
         match self {
             ActsForm::Rows => mr * k_padded,
             ActsForm::ColumnsI16 { .. } => k_padded * mr * 2,
+            ActsForm::ColumnPairsAndQuads { columns, quads, .. } => mr * (columns + 4 * quads),
             ActsForm::PairTables => mr * k_padded / 2 * 32,
             ActsForm::TripleTables => mr * triples(k) * 32,
         }
@@ -119,6 +132,16 @@ impl ActsForm {
         match self {
             ActsForm::Rows => panic!("rows are read in place"),
             ActsForm::ColumnsI16 { block } => columns_i16(acts, first, mr, block, out),
+            ActsForm::ColumnPairsAndQuads {
+                columns,
+                block,
+                quads,
+                group,
+            } => {
+                let (pairs, rest) = out.split_at_mut(mr * columns);
+                column_pairs(acts, first, mr, block, pairs);
+                token_quads(acts, first, quads, group, rest);
+            }
             ActsForm::PairTables => tables(acts, first, mr, out, 2, acts.k_padded / 2),
             ActsForm::TripleTables => tables(acts, first, mr, out, 3, triples(acts.k)),
         }
@@ -136,13 +159,7 @@ fn columns_i16(acts: &Activations, first: usize, mr: usize, block: usize, out: &
         "{mr} tokens in blocks of {block}"
     );
     for t in 0..mr {
-        let (base, i) = (t - t % block, t % block);
-        let place = base
-            + if i < block / 2 {
-                2 * i
-            } else {
-                2 * (i - block / 2) + 1
-            };
+        let place = place_in_block(t, block);
         let token = first + t;
         for c in 0..acts.k_padded {
             let q = if token < acts.m {
@@ -152,6 +169,46 @@ fn columns_i16(acts: &Activations, first: usize, mr: usize, block: usize, out: &
             };
             let at = (c * mr + place) * 2;
             out[at..at + 2].copy_from_slice(&q.to_le_bytes());
+        }
+    }
+}
+
+/// Where token `t` of a tile stands: the halves of each block interleaved.
+fn place_in_block(t: usize, block: usize) -> usize {
+    let (base, i) = (t - t % block, t % block);
+    match i.checked_sub(block / 2) {
+        None => base + 2 * i,
+        Some(i) => base + 2 * i + 1,
+    }
+}
+
+/// The codes of a token; none past the last.
+fn row(acts: &Activations, token: usize) -> &[i8] {
+    match token < acts.m {
+        true => acts.rows(token, 1),
+        false => &[],
+    }
+}
+
+fn column_pairs(acts: &Activations, first: usize, mr: usize, block: usize, out: &mut [u8]) {
+    let columns = out.len() / mr;
+    for t in 0..mr {
+        let (row, place) = (row(acts, first + t), place_in_block(t, block));
+        for c in 0..columns {
+            out[(c / 2 * mr + place) * 2 + c % 2] = row.get(c).map_or(0, |&q| q as u8);
+        }
+    }
+}
+
+fn token_quads(acts: &Activations, first: usize, quads: usize, group: usize, out: &mut [u8]) {
+    for (g, out) in out.chunks_exact_mut(quads * group * 4).enumerate() {
+        for t in 0..group {
+            let row = row(acts, first + g * group + t);
+            for (quad, out) in out.chunks_exact_mut(group * 4).enumerate() {
+                for (j, x) in out[4 * t..][..4].iter_mut().enumerate() {
+                    *x = row.get(4 * quad + j).map_or(0, |&q| q as u8);
+                }
+            }
         }
     }
 }

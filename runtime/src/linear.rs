@@ -535,6 +535,11 @@ impl<'a> Run<'a> {
                         lanes::transpose(&out[..len], nr, mr, &mut turned[..len]);
                         &turned[..len]
                     }
+                    OutOrder::Split { rows: split } => {
+                        grow(turned, 2 * len);
+                        join(&out[..len], split, mr, &mut turned[..2 * len]);
+                        &turned[..len]
+                    }
                 };
                 for t in 0..tokens {
                     let slot = &mut columns.row(first + t)[from..][..rows.len()];
@@ -547,6 +552,18 @@ impl<'a> Run<'a> {
                 }
             }
         }
+    }
+}
+
+/// [`OutOrder::Split`] to token-major, in the first half of `turned`; the second half is room to work.
+fn join(out: &[i32], split: usize, mr: usize, turned: &mut [i32]) {
+    let (by_token, room) = turned.split_at_mut(out.len());
+    let (by_row, rest) = out.split_at(split * mr);
+    lanes::transpose(by_row, split, mr, room);
+    let nr = out.len() / mr;
+    for (t, to) in by_token.chunks_exact_mut(nr).enumerate() {
+        to[..split].copy_from_slice(&room[t * split..][..split]);
+        to[split..].copy_from_slice(&rest[t * (nr - split)..][..nr - split]);
     }
 }
 

@@ -3,7 +3,9 @@
 
 pub mod dense;
 pub mod gemm;
+pub mod hybrid;
 pub mod i2s;
+mod lookup;
 mod planes;
 pub mod tl1;
 pub mod tl2;
@@ -26,6 +28,7 @@ pub const VARIANTS: &[&dyn Variant] = &[
     &dense::Dense,
     &gemm::Gemm,
     &vlut::Vlut,
+    &hybrid::Hybrid,
 ];
 
 /// An ordinary answer: this spec does not exist, and why.
@@ -92,6 +95,11 @@ pub enum OutOrder {
     TokenMajor,
     /// i32 `[nr, mr]`.
     RowMajor,
+    /// The first `rows` rows as [`Self::RowMajor`], then the others as [`Self::TokenMajor`].
+    Split {
+        /// Rows of the first part.
+        rows: usize,
+    },
 }
 
 impl OutOrder {
@@ -100,6 +108,8 @@ impl OutOrder {
         match self {
             OutOrder::TokenMajor => token * nr + row,
             OutOrder::RowMajor => row * mr + token,
+            OutOrder::Split { rows } if row < rows => row * mr + token,
+            OutOrder::Split { rows } => rows * mr + token * (nr - rows) + (row - rows),
         }
     }
 }

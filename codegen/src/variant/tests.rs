@@ -201,4 +201,4 @@ macro_rules! families {
     };
 }
 
-families!(i2s, tl1, tl2, dense, gemm, vlut);
+families!(i2s, tl1, tl2, dense, gemm, vlut, hybrid);

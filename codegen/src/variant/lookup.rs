@@ -1,0 +1,199 @@
+//! What `vlut` and `hybrid` share: tables of partial sums across tokens, rows that add their entries up in
+//! i16, and the flush of i16 sums into the i32 result.
+
+use crate::layout::lut::Lut;
+use crate::program::{Addr, Builder, Counter, Lanes, Op, Operand, Value};
+
+/// Loop counters with the steps that a turn covers, and a constant number of steps.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub counters: Vec<(Counter, usize)>,
+    pub at: usize,
+}
+
+impl Place {
+    /// Moves `addr` to the place.
+    pub fn apply(&self, addr: Addr, step_bytes: usize) -> Addr {
+        self.counters
+            .iter()
+            .fold(addr.plus(self.at * step_bytes), |a, &(c, steps)| {
+                a.step(c, steps * step_bytes)
+            })
+    }
+
+    /// The place `counter · steps` further on.
+    pub fn and(&self, counter: Counter, steps: usize) -> Self {
+        let mut there = self.clone();
+        there.counters.push((counter, steps));
+        there
+    }
+}
+
+/// Rows of indices at the start of the weights, their tables in `Scratch0`, their i16 sums in `Scratch1`
+/// and their i32 sums, row-major, at the start of the result.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    pub layout: &'static Lut,
+    /// Rows.
+    pub rows: usize,
+    /// Columns of a step.
+    pub kr: usize,
+    /// Tokens.
+    pub mr: usize,
+    /// Rows of a turn.
+    pub unroll: usize,
+}
+
+impl Rows {
+    /// Groups of a step, G.
+    pub fn groups(&self) -> usize {
+        self.kr / self.layout.trits
+    }
+
+    /// The largest entry, as an absolute value: q = −128 for all trits.
+    pub fn entry_max(&self) -> usize {
+        128 * self.layout.trits
+    }
+
+    pub fn entry_bytes(&self) -> usize {
+        2 * self.mr
+    }
+
+    pub fn table_bytes(&self) -> usize {
+        self.layout.entries() * self.entry_bytes()
+    }
+
+    pub fn tables_bytes(&self) -> usize {
+        self.groups() * self.table_bytes()
+    }
+
+    /// Steps whose sums fit an i16.
+    pub fn superblock(&self) -> usize {
+        i16::MAX as usize / self.entry_max() / self.groups()
+    }
+
+    /// Zeros the result of the rows.
+    pub fn clear(&self, b: &mut Builder) {
+        let zero = b.zero();
+        let (w, row_bytes) = (b.width_bytes(), self.mr * 4);
+        b.repeat(self.rows, &[], |b, row, _| {
+            for at in (0..row_bytes).step_by(w) {
+                b.store(Addr::new(Operand::Out, at).step(row, row_bytes), zero);
+            }
+            vec![]
+        });
+    }
+
+    /// The tables of a step: depth first over the digits, an add or none for each. `x(b, group, at)` are the
+    /// g columns of a group for the tokens of the vector at byte `at` of an entry.
+    pub fn build(&self, b: &mut Builder, x: &dyn Fn(&mut Builder, Counter, usize) -> Vec<Value>) {
+        let w = b.width_bytes();
+        b.repeat(self.groups(), &[], |b, group, _| {
+            for at in (0..self.entry_bytes()).step_by(w) {
+                let x = x(b, group, at);
+                let zero = b.zero();
+                self.digits(b, &x, zero, None, 0, &mut |b, index, sum| {
+                    let to = Addr::new(Operand::Scratch0, index * self.entry_bytes() + at);
+                    b.store(to.step(group, self.table_bytes()), sum);
+                });
+            }
+            vec![]
+        });
+    }
+
+    /// All entries whose digits above `x.len()` sum up to `sum` (nothing yet if `None`). Adding to the sum
+    /// of the digits chosen so far, instead of stepping from entry to entry, keeps every bound provable.
+    fn digits(
+        &self,
+        b: &mut Builder,
+        x: &[Value],
+        zero: Value,
+        sum: Option<Value>,
+        index: usize,
+        store: &mut dyn FnMut(&mut Builder, usize, Value),
+    ) {
+        let Some((&last, rest)) = x.split_last() else {
+            return store(b, index, sum.unwrap_or(zero));
+        };
+        for code in 0..3 {
+            let sum = match (code, sum) {
+                (1, sum) => sum,
+                (0, sum) => Some(b.op(Op::Sub16(sum.unwrap_or(zero), last))),
+                (_, None) => Some(last),
+                (_, Some(sum)) => Some(b.op(Op::Add16(sum, last))),
+            };
+            let index = index + code * 3usize.pow(rest.len() as u32);
+            self.digits(b, rest, zero, sum, index, store);
+        }
+    }
+
+    /// For the rows from `from` on the entries of their indices, added up in registers and then to memory.
+    pub fn add_rows(&self, b: &mut Builder, place: &Place, from: usize) {
+        b.repeat((self.rows - from) / self.unroll, &[], |b, turn, _| {
+            for r in 0..self.unroll {
+                self.add_row(b, place, (turn, self.unroll), from + r);
+            }
+            vec![]
+        });
+    }
+
+    /// One row: `counter · rows + at` of the step at `place`.
+    pub fn add_row(
+        &self,
+        b: &mut Builder,
+        place: &Place,
+        (turn, rows): (Counter, usize),
+        at: usize,
+    ) {
+        let (w, groups) = (b.width_bytes(), self.groups());
+        let shift = self.entry_bytes().trailing_zeros() as u8;
+        let mut sums: Vec<Option<Value>> = vec![None; self.entry_bytes() / w];
+        let mut i = 0;
+        while i < groups {
+            let addr = Addr::new(Operand::Weights, at * groups + i).step(turn, rows * groups);
+            let addr = place.apply(addr, self.rows * groups);
+            let (indices, scale) = match groups - i {
+                8.. => (b.indices8(8, addr, shift), 1),
+                4.. => (b.indices8(4, addr, shift), 1),
+                _ => (vec![b.index8(addr)], 1 << shift),
+            };
+            for index in indices {
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    let entry = Addr::new(Operand::Scratch0, i * self.table_bytes() + v * w);
+                    let x = b.op(Op::Load(entry.entry(index, scale)));
+                    *sum = Some(match *sum {
+                        Some(sum) => b.op(Op::Add16(sum, x)),
+                        None => x,
+                    });
+                }
+                i += 1;
+            }
+        }
+        for (v, sum) in sums.into_iter().enumerate() {
+            let to = Addr::new(Operand::Scratch1, at * self.entry_bytes() + v * w)
+                .step(turn, rows * self.entry_bytes());
+            b.accumulate(Lanes::I16, to, sum.expect("a step has a group"));
+        }
+    }
+
+    /// i16 sums to the i32 result. Even and odd i16 of a vector are the two halves of a block of tokens
+    /// ([`crate::acts::ActsForm::ColumnsI16`]), so shifts alone restore the order.
+    pub fn drain(&self, b: &mut Builder) {
+        let w = b.width_bytes();
+        b.repeat(self.rows, &[], |b, row, _| {
+            for at in (0..self.entry_bytes()).step_by(w) {
+                let from = Addr::new(Operand::Scratch1, at).step(row, self.entry_bytes());
+                let both = b.op(Op::Drain(from));
+                let up = b.op(Op::Shl32(both, 16));
+                let even = b.op(Op::Sar32(up, 16));
+                let odd = b.op(Op::Sar32(both, 16));
+                for (half, sums) in [even, odd].into_iter().enumerate() {
+                    let to = Addr::new(Operand::Out, 2 * at + half * w)
+                        .step(row, 2 * self.entry_bytes());
+                    b.accumulate(Lanes::I32, to, sums);
+                }
+            }
+            vec![]
+        });
+    }
+}
