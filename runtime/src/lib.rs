@@ -1,7 +1,9 @@
 //! Loads ternary models and generates text with tuned kernels.
 
 pub mod chat;
+pub mod cli;
 pub mod convert;
+pub mod demo;
 pub mod engine;
 pub mod format;
 pub mod generate;
@@ -17,6 +19,7 @@ pub mod perplexity;
 pub mod pool;
 pub mod profile;
 pub mod sample;
+pub mod setup;
 pub mod stream;
 pub mod synth;
 pub mod tokenizer;

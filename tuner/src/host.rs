@@ -56,7 +56,7 @@ impl Host {
         let features = Features::detect();
         let root = Path::new("/sys/devices/system/cpu/cpu0/cache");
         Self {
-            cpu: cpu_name(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
+            cpu: bitnet_runtime::profile::cpu_name(),
             features,
             caches: caches(root),
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
@@ -106,20 +106,6 @@ impl Measured {
     }
 }
 
-/// The CPU's name from `/proc/cpuinfo`: `model name` on x86, `Model`/`Processor` elsewhere.
-fn cpu_name(cpuinfo: &str) -> String {
-    let field = |key: &str| {
-        cpuinfo.lines().find_map(|l| {
-            let (k, v) = l.split_once(':')?;
-            (k.trim() == key && !v.trim().is_empty()).then(|| v.trim().to_owned())
-        })
-    };
-    ["model name", "Model", "Processor", "uarch"]
-        .into_iter()
-        .find_map(field)
-        .unwrap_or_else(|| format!("unknown {}", std::env::consts::ARCH))
-}
-
 fn caches(root: &Path) -> Vec<Cache> {
     let Ok(entries) = fs::read_dir(root) else {
         return Vec::new();
@@ -167,12 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_sizes_are_read_as_the_system_writes_them() {
-        assert_eq!(
-            cpu_name("processor\t: 0\nmodel name\t: AMD EPYC\n"),
-            "AMD EPYC"
-        );
-        assert!(cpu_name("").starts_with("unknown"));
+    fn sizes_are_read_as_the_system_writes_them() {
         assert_eq!(size_bytes("48K"), Some(49152));
         assert_eq!(size_bytes("32M"), Some(33_554_432));
         assert_eq!(size_bytes("512"), Some(512));

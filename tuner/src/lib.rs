@@ -9,8 +9,11 @@
 //! layer, so what is measured is what runs; nothing is timed before it equalled the oracle.
 
 pub mod bound;
+pub mod cli;
 pub mod host;
 pub mod measure;
 pub mod peaks;
 pub mod sampler;
 pub mod search;
+pub mod shapes;
+pub mod tuning;

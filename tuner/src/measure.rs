@@ -169,7 +169,7 @@ impl<'a> KernelBench<'a> {
                 .collect();
         }
         let first = Linear::new(self.pool, std::slice::from_ref(&self.weights), |_, _| {
-            kernels.clone()
+            Ok::<_, bitnet_codegen::trit::TritError>(kernels.clone())
         })
         .expect("one scale for the whole matrix");
         let count = if self.setting.cold {

@@ -1,2 +1,7 @@
-//! bitnet-run: loads a model and generates text.
-fn main() {}
+//! bitnet-run: loads a model and a profile and generates text.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bitnet_runtime::cli::main()
+}

@@ -4,9 +4,11 @@
 //! it never changes a result and never stops a load. Kernels are named by their text, never by number.
 
 mod find;
+mod machine;
 mod schema;
 
 pub use find::{Found, SHIPPED, ShippedProfile, Source, find, user_path};
+pub use machine::cpu_name;
 pub use schema::{ProfileError, parse, render, save};
 
 use bitnet_codegen::{Features, KernelSpec};

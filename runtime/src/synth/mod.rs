@@ -66,7 +66,8 @@ impl Shape {
             })
     }
 
-    fn linear(&self, role: Role) -> (usize, usize) {
+    /// Rows and columns (N, K) of a projection.
+    pub fn linear_shape(&self, role: Role) -> (usize, usize) {
         let (q, kv) = (
             self.n_heads * self.head_dim,
             self.n_kv_heads * self.head_dim,
@@ -170,7 +171,7 @@ fn tensors(s: &Shape, n_layers: usize) -> Vec<Tensor> {
             push_norm("ffn_sub_norm", s.ffn);
         }
         for role in Role::ALL {
-            let (n, k) = s.linear(role);
+            let (n, k) = s.linear_shape(role);
             // Half of the trits are zero: k of them sum to a variance of k/2.
             let unit = (2.0 / k as f32).sqrt();
             // What is added to the residual stream 2·layers times must sum to one unit.

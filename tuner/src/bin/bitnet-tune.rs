@@ -1,2 +1,7 @@
-//! bitnet-tune: measures, tunes, explains.
-fn main() {}
+//! bitnet-tune: measures a machine and finds its fastest exact ternary kernels.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bitnet_tune::cli::main()
+}

@@ -1,8 +1,9 @@
 //! `bitnet-tune host`: what this machine is and what it was measured to do.
 
-use super::{Context, thread_counts};
+use super::thread_counts;
 use crate::host::{Host, Measured};
 use anyhow::Result;
+use bitnet_runtime::cli::terminal::Terminal;
 use serde::Serialize;
 
 /// The document of `host --json`.
@@ -21,9 +22,9 @@ struct Report<'a> {
 ///
 /// # Errors
 /// When the probing loops cannot be emitted or the output cannot be written.
-pub fn run(context: &Context, threads: Option<usize>) -> Result<()> {
+pub fn run(terminal: &Terminal, threads: Option<usize>) -> Result<()> {
     let host = Host::probe();
-    context.note(&format!("measuring {} (about {} s)", host.cpu, 4));
+    terminal.note(&format!("measuring {} (about {} s)", host.cpu, 4));
     let measured = host.measure(&thread_counts(&host, threads))?;
     let report = Report {
         cpu: &host.cpu,
@@ -33,7 +34,7 @@ pub fn run(context: &Context, threads: Option<usize>) -> Result<()> {
         caches: &host.caches,
         measured: &measured,
     };
-    context.print(&report, || text(&host, &measured))
+    terminal.print(&report, || text(&host, &measured))
 }
 
 fn text(host: &Host, measured: &Measured) -> String {
@@ -43,11 +44,22 @@ fn text(host: &Host, measured: &Measured) -> String {
     out += &format!("best isa  {}\n", host.isa);
     out += &format!("threads   {}\n", host.threads);
     for c in &host.caches {
-        out += &format!("cache     L{} {} {} KiB, shared by CPU {}\n", c.level, c.kind, c.bytes >> 10, c.shared_by);
+        out += &format!(
+            "cache     L{} {} {} KiB, shared by CPU {}\n",
+            c.level,
+            c.kind,
+            c.bytes >> 10,
+            c.shared_by
+        );
     }
     for (threads, read) in &measured.read_gb_per_s {
-        let peak = measured.peak_gmac_per_s.get(threads).copied().unwrap_or(f64::NAN);
-        out += &format!("{threads:>2} threads read {read:6.1} GB/s   dot product {peak:7.1} GMAC/s\n");
+        let peak = measured
+            .peak_gmac_per_s
+            .get(threads)
+            .copied()
+            .unwrap_or(f64::NAN);
+        out +=
+            &format!("{threads:>2} threads read {read:6.1} GB/s   dot product {peak:7.1} GMAC/s\n");
     }
     out
 }

@@ -1,0 +1,173 @@
+//! `bitnet-run chat`: a conversation, turn by turn, in the model's own template.
+
+use super::terminal::Terminal;
+use super::{ModelArgs, RunArgs, STOP, SampleArgs};
+use crate::chat::{ChatTemplate, Conversation, Role};
+use crate::generate::{Decoder as _, Finish, GenerateError, GenerateParams, Generated, Session};
+use crate::sample::Sampler;
+use crate::tokenizer::Tokenizer;
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+use std::io::{self, BufRead, IsTerminal};
+use std::sync::atomic::Ordering;
+
+/// How to talk.
+#[derive(Args)]
+pub struct Options {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    sample: SampleArgs,
+    /// Instructions that stand before the conversation.
+    #[arg(long)]
+    system: Option<String>,
+    /// At most this many tokens an answer.
+    #[arg(short = 'n', long = "tokens", default_value_t = 512)]
+    tokens: usize,
+}
+
+/// One turn of `chat --json`.
+#[derive(Serialize)]
+struct Turn {
+    question: String,
+    #[serde(flatten)]
+    answer: Generated,
+}
+
+/// Reads questions from standard input until it ends or says `/quit`.
+///
+/// # Errors
+/// When the model cannot be loaded or the terminal fails.
+pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
+    let setup = options.model.setup_to_run(&options.run)?;
+    let model = setup.open_model()?;
+    let tokenizer = setup.tokenizer(&model)?;
+    let template = ChatTemplate::of(&tokenizer)?;
+    for note in model
+        .notes()
+        .iter()
+        .map(String::as_str)
+        .chain(tokenizer.notes().iter().map(String::as_str))
+        .chain(template.note())
+    {
+        terminal.note(&format!("note: {note}"));
+    }
+    let mut ready = setup.ready(model)?;
+    if options.run.kernel.is_none() {
+        terminal.tell(&ready.found);
+    }
+    let n_vocab = ready.engine.n_vocab();
+    let mut chat = Chat {
+        terminal,
+        tokenizer: &tokenizer,
+        template,
+        conversation: Conversation::new(options.system.clone()),
+        sampler: Sampler::new(options.sample.params(), n_vocab)?,
+        tokens: options.tokens,
+        turns: Vec::new(),
+    };
+    let mut session = Session::new(&mut ready.engine, &tokenizer);
+    let interactive = io::stdin().is_terminal();
+    if interactive {
+        terminal.note("/reset starts anew, /quit ends, Ctrl-C stops an answer");
+    }
+    let mut line = Vec::new();
+    loop {
+        if interactive {
+            terminal.write("> ")?;
+        }
+        line.clear();
+        if io::stdin().lock().read_until(b'\n', &mut line)? == 0 {
+            break;
+        }
+        let Ok(question) = std::str::from_utf8(&line) else {
+            terminal.note("note: that line is not UTF-8, it was not read");
+            continue;
+        };
+        match question.trim() {
+            "" => continue,
+            "/quit" | "/exit" => break,
+            "/reset" => {
+                chat.conversation.reset();
+                session.reset();
+                terminal.note("[a new conversation]");
+            }
+            question => chat.turn(&mut session, question)?,
+        }
+    }
+    if terminal.is_json() {
+        terminal.print(&chat.turns, String::new)?;
+    }
+    Ok(())
+}
+
+struct Chat<'a> {
+    terminal: &'a Terminal,
+    tokenizer: &'a Tokenizer,
+    template: ChatTemplate,
+    conversation: Conversation,
+    sampler: Sampler,
+    tokens: usize,
+    turns: Vec<Turn>,
+}
+
+impl Chat<'_> {
+    fn turn(
+        &mut self,
+        session: &mut Session<'_, crate::engine::Engine>,
+        question: &str,
+    ) -> Result<()> {
+        STOP.store(false, Ordering::Relaxed);
+        self.conversation.push(Role::User, question);
+        let params = GenerateParams {
+            stop_strings: self.template.stop_strings().to_vec(),
+            ..GenerateParams::new(self.tokens)
+        };
+        loop {
+            let ids = self
+                .template
+                .encode(self.tokenizer, self.conversation.messages())?;
+            let (terminal, stream) = (self.terminal, !self.terminal.is_json());
+            let answer = session.generate(&ids, &params, &mut self.sampler, &STOP, &mut |piece| {
+                if stream {
+                    terminal.write(piece)
+                } else {
+                    Ok(())
+                }
+            });
+            match answer {
+                Ok(answer) => return self.keep(question, answer),
+                // Make room by forgetting, as long as there is something to forget.
+                Err(GenerateError::PromptTooLong { .. }) if self.conversation.forget_oldest() => {
+                    terminal.note("[the oldest turn was forgotten to make room]");
+                }
+                Err(e @ GenerateError::PromptTooLong { .. }) => {
+                    terminal.note(&format!("note: {e}"));
+                    self.conversation.pop();
+                    return Ok(());
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    fn keep(&mut self, question: &str, answer: Generated) -> Result<()> {
+        self.conversation.push(Role::Assistant, answer.text.trim());
+        if self.terminal.is_json() {
+            self.turns.push(Turn {
+                question: question.to_owned(),
+                answer,
+            });
+            return Ok(());
+        }
+        self.terminal.write("\n")?;
+        if !matches!(answer.finish, Finish::Stop | Finish::StopString) {
+            self.terminal
+                .note(&format!("[{}]", answer.finish.describe()));
+        }
+        Ok(())
+    }
+}

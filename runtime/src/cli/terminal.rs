@@ -1,0 +1,110 @@
+//! What both binaries do at the terminal: results to stdout, notes to stderr, one line and an exit code for errors.
+
+use crate::profile::Found;
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How results and notes are printed.
+pub struct Terminal {
+    json: bool,
+}
+
+impl Terminal {
+    /// Prints JSON documents if `json`.
+    pub fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Whether results are JSON documents.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// A line on standard error.
+    pub fn note(&self, text: &str) {
+        // A closed standard error is no reason to stop.
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+
+    /// What is to be said of the profile, if anything; once a run.
+    pub fn tell(&self, found: &Found) {
+        if let Some(note) = &found.note {
+            self.note(&format!("note: {note}"));
+        }
+    }
+
+    /// The result: JSON if asked for, else `text()`.
+    ///
+    /// # Errors
+    /// When standard output cannot be written.
+    pub fn print(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
+        let out = if self.json {
+            serde_json::to_string_pretty(value).context("JSON of the result")? + "\n"
+        } else {
+            text()
+        };
+        self.write(&out)?;
+        Ok(())
+    }
+
+    /// Text to standard output, at once.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, text: &str) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    }
+
+    /// A progress bar over `total` bytes on a terminal, nothing elsewhere.
+    pub fn progress_bytes(&self, total: u64) -> indicatif::ProgressBar {
+        if !io::stderr().is_terminal() {
+            return indicatif::ProgressBar::hidden();
+        }
+        let style = indicatif::ProgressStyle::with_template(
+            "{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+        );
+        let bar = indicatif::ProgressBar::new(total);
+        match style {
+            Ok(style) => bar.with_style(style),
+            Err(_) => bar,
+        }
+    }
+}
+
+/// The first Ctrl-C sets `stop`; a second one ends a program that does not come to its next look at it.
+pub fn on_ctrl_c(stop: &'static AtomicBool) {
+    let handler = ctrlc::set_handler(move || {
+        if stop.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    });
+    if let Err(e) = handler {
+        let _ = writeln!(io::stderr(), "note: Ctrl-C ends the program at once: {e}");
+    }
+}
+
+/// The exit code of a result: 0, or 1 with one line. Whoever closed our output has seen enough: that is no failure.
+pub fn exit_code(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) if is_closed_pipe(&e) => ExitCode::SUCCESS,
+        Err(e) => {
+            let line = format!("{e:#}").replace('\n', " ");
+            let _ = writeln!(io::stderr(), "error: {line}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_closed_pipe(e: &anyhow::Error) -> bool {
+    e.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    })
+}

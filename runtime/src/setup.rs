@@ -1,0 +1,109 @@
+//! From options to a model that is ready to run: open, tokenizer, threads, profile, kernels, engine.
+
+use crate::demo;
+use crate::engine::{Engine, EngineError, EngineOptions};
+use crate::format::{self, LoadError, OpenOptions};
+use crate::kernels::Kernels;
+use crate::model::Model;
+use crate::pool::{Pool, PoolError};
+use crate::profile::{self, Found};
+use crate::tokenizer::{Tokenizer, TokenizerError};
+use bitnet_codegen::{Features, KernelSpec};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What to load and how.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    /// GGUF file or Hugging Face folder; the demo model where absent.
+    pub model: Option<PathBuf>,
+    /// How to read it.
+    pub open: OpenOptions,
+    /// The pre-tokeniser, against what a GGUF file says.
+    pub pre: Option<String>,
+    /// Threads; all where absent.
+    pub threads: Option<usize>,
+    /// A profile, before all other places.
+    pub profile: Option<PathBuf>,
+    /// One kernel for everything.
+    pub kernel: Option<KernelSpec>,
+    /// Positions and batches.
+    pub engine: EngineOptions,
+}
+
+/// Why it cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetupError {
+    /// The model.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Its tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The threads.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// The weights, kernels or context.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// A model that is ready to run.
+pub struct Ready {
+    /// The engine.
+    pub engine: Engine,
+    /// Where kernels were looked up.
+    pub found: Found,
+    /// How long loading took.
+    pub load: Duration,
+}
+
+impl Setup {
+    /// Opens the model alone.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn open_model(&self) -> Result<Model, LoadError> {
+        match &self.model {
+            Some(path) => format::open(path, &self.open),
+            None => demo::open(&self.open),
+        }
+    }
+
+    /// The tokenizer of `model`.
+    ///
+    /// # Errors
+    /// [`TokenizerError`].
+    pub fn tokenizer(&self, model: &Model) -> Result<Tokenizer, TokenizerError> {
+        Tokenizer::of(model, self.pre.as_deref())
+    }
+
+    /// Packs `model` and emits its kernels.
+    ///
+    /// # Errors
+    /// [`SetupError`].
+    pub fn ready(&self, model: Model) -> Result<Ready, SetupError> {
+        let start = Instant::now();
+        let threads = self.threads.unwrap_or_else(default_threads);
+        let pool = Arc::new(Pool::new(threads)?);
+        let cpu = Features::detect();
+        let found = profile::find(self.profile.as_deref(), &profile::cpu_name(), cpu);
+        let mut kernels = match &self.kernel {
+            Some(spec) => Kernels::forced(cpu, spec.clone()),
+            None => Kernels::new(cpu, found.profile.clone()),
+        };
+        let engine = Engine::new(Arc::new(model), pool, &mut kernels, &self.engine)?;
+        Ok(Ready {
+            engine,
+            found,
+            load: start.elapsed(),
+        })
+    }
+}
+
+/// Threads that this process may run at once.
+pub fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}

@@ -1,0 +1,114 @@
+//! `bitnet-tune check` and `verify`: does a profile fit this machine, and are its kernels right here.
+
+use super::STOP;
+use super::explain::read;
+use crate::host::Host;
+use crate::measure::{KernelBench, Setting};
+use anyhow::{Result, bail};
+use bitnet_codegen::Problem;
+use bitnet_runtime::cli::terminal::Terminal;
+use bitnet_runtime::pool::Pool;
+use serde::Serialize;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+/// The document of `check --json`.
+#[derive(Serialize)]
+struct State {
+    path: String,
+    state: &'static str,
+    why: String,
+    kernels: usize,
+    measured_on: String,
+    this_cpu: String,
+}
+
+/// Tells how a profile fits.
+///
+/// # Errors
+/// When the file is no profile.
+pub fn run(terminal: &Terminal, path: &Path) -> Result<()> {
+    let profile = read(path)?;
+    let host = Host::probe();
+    let (state, why) = profile.state(&host.cpu, host.features);
+    let report = State {
+        path: path.display().to_string(),
+        state: state.name(),
+        why,
+        kernels: profile.entries.len(),
+        measured_on: profile.host.cpu.clone(),
+        this_cpu: host.cpu,
+    };
+    terminal.print(&report, || {
+        format!(
+            "{}: {} ({} kernels; {})\n",
+            report.path, report.state, report.kernels, report.why
+        )
+    })
+}
+
+/// One kernel's verdict.
+#[derive(Serialize)]
+struct Verdict {
+    n: usize,
+    k: usize,
+    m: usize,
+    spec: String,
+    exact: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+}
+
+/// Runs every kernel of a profile against the oracle.
+///
+/// # Errors
+/// When the file is no profile, or a kernel is not exact or does not run here.
+pub fn verify(terminal: &Terminal, path: &Path) -> Result<()> {
+    let profile = read(path)?;
+    let host = Host::probe();
+    let pool = Pool::new(host.threads)?;
+    let mut verdicts = Vec::new();
+    for e in &profile.entries {
+        if STOP.load(Ordering::Relaxed) {
+            bail!(
+                "stopped after {} of {} kernels",
+                verdicts.len(),
+                profile.entries.len()
+            );
+        }
+        // One token beyond a whole tile, so that the tail kernels are run, too.
+        let m = e.evidence.m + usize::from(e.evidence.m > 1);
+        let problem = Problem::new(m, e.n, e.k);
+        let setting = Setting {
+            problem,
+            cold: false,
+            last_level_bytes: host.last_level_bytes(),
+            features: host.features,
+            peaks: None,
+        };
+        let result = KernelBench::new(setting, &pool, &STOP).verify(&e.spec);
+        let why = result.err().map(|r| r.to_string());
+        verdicts.push(Verdict {
+            n: e.n,
+            k: e.k,
+            m,
+            spec: e.spec.to_string(),
+            exact: why.is_none(),
+            why,
+        });
+    }
+    terminal.print(&verdicts, || {
+        verdicts
+            .iter()
+            .map(|v| match &v.why {
+                None => format!("exact  {} x {} x {}  {}\n", v.m, v.n, v.k, v.spec),
+                Some(why) => format!("FAILED {} x {} x {}  {}: {why}\n", v.m, v.n, v.k, v.spec),
+            })
+            .collect()
+    })?;
+    let failed = verdicts.iter().filter(|v| !v.exact).count();
+    if failed > 0 {
+        bail!("{failed} of {} kernels failed", verdicts.len());
+    }
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! `bitnet-tune show` and `explain`: what a profile holds, and why each winner won.
+
+use super::dimension;
+use anyhow::{Context as _, Result, bail};
+use bitnet_runtime::cli::terminal::Terminal;
+use bitnet_runtime::profile::{self, Entry, MBucket, Profile};
+use clap::Args;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// What to explain.
+#[derive(Args)]
+pub struct Options {
+    /// The profile.
+    file: PathBuf,
+    /// Only this number of output features.
+    #[arg(long, value_parser = dimension)]
+    n: Option<usize>,
+    /// Only this number of input features.
+    #[arg(long, value_parser = dimension)]
+    k: Option<usize>,
+    /// Only this number of tokens.
+    #[arg(long, value_parser = dimension)]
+    m: Option<usize>,
+}
+
+/// One winner.
+#[derive(Serialize)]
+struct Row {
+    n: usize,
+    k: usize,
+    tokens: String,
+    spec: String,
+    cold: bool,
+    threads: usize,
+    median_ns: f64,
+    mad_ns: f64,
+    samples: usize,
+    gb_per_s: f64,
+    gmac_per_s: f64,
+    roofline_fraction: f64,
+    timed: usize,
+    unsupported: usize,
+    runner_up: Option<String>,
+    runner_up_median_ns: Option<f64>,
+    end: String,
+}
+
+#[derive(Serialize)]
+struct Report {
+    path: String,
+    cpu: String,
+    date: String,
+    generator: String,
+    kernels: Vec<Row>,
+    unknown: Vec<String>,
+}
+
+/// Reads a profile, with its path in the error.
+///
+/// # Errors
+/// When it cannot be read or is no profile.
+pub fn read(path: &Path) -> Result<Profile> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read profile {}", path.display()))?;
+    profile::parse(&text).with_context(|| path.display().to_string())
+}
+
+fn row(e: &Entry) -> Row {
+    let v = &e.evidence;
+    Row {
+        n: e.n,
+        k: e.k,
+        tokens: e.bucket.to_string(),
+        spec: e.spec.to_string(),
+        cold: v.cold,
+        threads: v.threads,
+        median_ns: v.median_ns,
+        mad_ns: v.mad_ns,
+        samples: v.samples,
+        gb_per_s: v.gb_per_s,
+        gmac_per_s: v.gmac_per_s,
+        roofline_fraction: v.roofline_fraction,
+        timed: v.timed,
+        unsupported: v.unsupported,
+        runner_up: v.runner_up.as_ref().map(|(s, _)| s.to_string()),
+        runner_up_median_ns: v.runner_up.as_ref().map(|(_, ns)| *ns),
+        end: v.end.clone(),
+    }
+}
+
+fn report(path: &Path, p: Profile, keep: impl Fn(&Entry) -> bool) -> Report {
+    Report {
+        path: path.display().to_string(),
+        kernels: p.entries.iter().filter(|e| keep(e)).map(row).collect(),
+        cpu: p.host.cpu,
+        date: p.date,
+        generator: p.generator,
+        unknown: p.unknown,
+    }
+}
+
+/// A table of all winners.
+///
+/// # Errors
+/// When the file is no profile.
+pub fn show(terminal: &Terminal, path: &Path) -> Result<()> {
+    let report = report(path, read(path)?, |_| true);
+    terminal.print(&report, || {
+        let mut out = format!(
+            "{}: {}, {}, generator {}\n",
+            report.path, report.cpu, report.date, report.generator
+        );
+        for r in &report.kernels {
+            out += &format!(
+                "{:>7} x {:>6}  M {:>6}  {:>9.1} us  {:>7.1} GMAC/s  {:>3.0} %  {}\n",
+                r.n,
+                r.k,
+                r.tokens,
+                r.median_ns / 1e3,
+                r.gmac_per_s,
+                r.roofline_fraction * 100.0,
+                r.spec
+            );
+        }
+        for name in &report.unknown {
+            out += &format!("unknown to this build: {name}\n");
+        }
+        out
+    })
+}
+
+/// The evidence, in words.
+///
+/// # Errors
+/// When the file is no profile, or holds nothing of what was asked for.
+pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
+    let bucket = options.m.map(MBucket::of);
+    let keep = |e: &Entry| {
+        options.n.is_none_or(|n| e.n == n)
+            && options.k.is_none_or(|k| e.k == k)
+            && bucket.is_none_or(|b| e.bucket == b)
+    };
+    let report = report(&options.file, read(&options.file)?, keep);
+    if report.kernels.is_empty() {
+        bail!(
+            "{} holds no kernel for that; `bitnet-tune show` prints what it holds",
+            report.path
+        );
+    }
+    terminal.print(&report, || report.kernels.iter().map(words).collect())
+}
+
+fn words(r: &Row) -> String {
+    let weights = if r.cold {
+        "weights from memory"
+    } else {
+        "weights in cache"
+    };
+    let mut out = format!(
+        "{} x {} (N x K), {} tokens, {} threads, {weights}:\n  {} won with {:.1} us (±{:.1}, {} timings): {:.1} GB/s, {:.1} GMAC/s, {:.0} % of the roofline\n",
+        r.n,
+        r.k,
+        r.tokens,
+        r.threads,
+        r.spec,
+        r.median_ns / 1e3,
+        r.mad_ns / 1e3,
+        r.samples,
+        r.gb_per_s,
+        r.gmac_per_s,
+        r.roofline_fraction * 100.0
+    );
+    if let (Some(other), Some(ns)) = (&r.runner_up, r.runner_up_median_ns) {
+        let percent = (ns / r.median_ns - 1.0) * 100.0;
+        out += &format!(
+            "  ahead of {other} with {:.1} us ({percent:+.1} %)\n",
+            ns / 1e3
+        );
+    }
+    out + &format!(
+        "  {} candidates equalled the oracle and were timed, {} do not exist here; the search ended: {}\n",
+        r.timed, r.unsupported, r.end
+    )
+}

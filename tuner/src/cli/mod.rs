@@ -1,0 +1,166 @@
+//! The command line of `bitnet-tune`: one file per subcommand, each a thin skin over the library.
+
+mod check;
+mod demo;
+mod explain;
+mod host;
+mod kernel;
+mod list;
+mod tune;
+
+use crate::host::Host;
+use anyhow::{Result, bail};
+use bitnet_codegen::{KernelSpec, Problem};
+use bitnet_runtime::cli::terminal::{Terminal, exit_code, on_ctrl_c};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+
+/// Set by Ctrl-C; the search looks at it between timings.
+pub static STOP: AtomicBool = AtomicBool::new(false);
+
+#[derive(Parser)]
+#[command(
+    name = "bitnet-tune",
+    version,
+    about = "Finds the fastest exact ternary kernels of this machine",
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Print one JSON document to standard output.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The whole story in about a minute: probe, tune, save the profile, generate text, compare.
+    #[command(after_help = "Example: bitnet-tune demo")]
+    Demo(demo::Options),
+    /// What this machine is, and what it was measured to do.
+    #[command(after_help = "Example: bitnet-tune host --json")]
+    Host {
+        /// Measure with this many threads only (1 and all, unless given).
+        #[arg(short, long, value_parser = threads)]
+        threads: Option<usize>,
+    },
+    /// Every kernel that this machine can run for a problem, and why others cannot.
+    #[command(after_help = "Example: bitnet-tune list --n 6912 --k 2560 --m 1")]
+    List(list::Options),
+    /// Verify one kernel against the oracle, then time it (on cold weights unless --hot).
+    #[command(after_help = "Example: bitnet-tune kernel --m 1 --n 2560 --k 2560")]
+    Kernel(kernel::Options),
+    /// Search the kernels for a model's shapes and write a profile.
+    #[command(after_help = "Example: bitnet-tune tune --budget 20 -o profile.toml")]
+    Tune(tune::Options),
+    /// What a profile holds.
+    #[command(
+        after_help = "Example: bitnet-tune tune --budget 10 -o p.toml && bitnet-tune show p.toml"
+    )]
+    Show {
+        /// The profile.
+        file: PathBuf,
+    },
+    /// Why each winner won, by how much, against what.
+    #[command(
+        after_help = "Example: bitnet-tune tune --budget 10 -o p.toml && bitnet-tune explain p.toml"
+    )]
+    Explain(explain::Options),
+    /// Whether a profile is exact, compatible, stale or foreign for this machine, and why.
+    #[command(
+        after_help = "Example: bitnet-tune tune --budget 10 -o p.toml && bitnet-tune check p.toml"
+    )]
+    Check {
+        /// The profile.
+        file: PathBuf,
+    },
+    /// Run every kernel of a profile against the oracle here.
+    #[command(
+        after_help = "Example: bitnet-tune tune --budget 10 -o p.toml && bitnet-tune verify p.toml"
+    )]
+    Verify {
+        /// The profile.
+        file: PathBuf,
+    },
+}
+
+/// A problem on the command line.
+#[derive(Args, Clone, Copy)]
+pub struct Shape {
+    /// Tokens.
+    #[arg(long, default_value_t = 1, value_parser = dimension)]
+    m: usize,
+    /// Output features.
+    #[arg(long, default_value_t = 2560, value_parser = dimension)]
+    n: usize,
+    /// Input features.
+    #[arg(long, default_value_t = 2560, value_parser = dimension)]
+    k: usize,
+}
+
+impl Shape {
+    fn problem(self) -> Result<Problem> {
+        let problem = Problem::new(self.m, self.n, self.k);
+        let most = 1u64 << 32;
+        if (self.n as u64 * self.k as u64).max(self.m as u64 * (self.n + self.k) as u64) > most {
+            bail!(
+                "a problem of {problem} (M x N x K) is larger than this tool measures: at most {most} weights"
+            );
+        }
+        Ok(problem)
+    }
+}
+
+fn threads(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(n) if (1..=1024).contains(&n) => Ok(n),
+        _ => Err("expected a number of threads from 1 to 1024".into()),
+    }
+}
+
+fn dimension(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(n) if (1..=1 << 24).contains(&n) => Ok(n),
+        _ => Err("expected a number from 1 to 16777216".into()),
+    }
+}
+
+/// The spec of `text`.
+///
+/// # Errors
+/// What is wrong with the name.
+fn spec(text: &str) -> Result<KernelSpec, String> {
+    text.parse()
+        .map_err(|e: bitnet_codegen::spec::SpecError| e.to_string())
+}
+
+/// One thread and all threads, or the one count that was asked for.
+fn thread_counts(host: &Host, asked: Option<usize>) -> Vec<usize> {
+    match asked {
+        Some(n) => vec![n],
+        None if host.threads > 1 => vec![1, host.threads],
+        None => vec![1],
+    }
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let terminal = Terminal::new(cli.json);
+    on_ctrl_c(&STOP);
+    let result = match cli.command {
+        Command::Demo(options) => demo::run(&terminal, &options),
+        Command::Host { threads } => host::run(&terminal, threads),
+        Command::List(options) => list::run(&terminal, &options),
+        Command::Kernel(options) => kernel::run(&terminal, &options),
+        Command::Tune(options) => tune::run(&terminal, &options),
+        Command::Show { file } => explain::show(&terminal, &file),
+        Command::Explain(options) => explain::run(&terminal, &options),
+        Command::Check { file } => check::run(&terminal, &file),
+        Command::Verify { file } => check::verify(&terminal, &file),
+    };
+    exit_code(result)
+}

@@ -1,0 +1,174 @@
+//! `bitnet-tune tune`: search the kernels for a model's shapes, write a profile.
+
+use super::{STOP, threads};
+use crate::host::Host;
+use crate::search::Outcome;
+use crate::shapes::Shapes;
+use crate::tuning::{self, Task};
+use anyhow::{Context as _, Result, bail};
+use bitnet_codegen::{KernelSpec, Problem};
+use bitnet_runtime::cli::terminal::Terminal;
+use bitnet_runtime::pool::Pool;
+use bitnet_runtime::profile::{self, M_BUCKETS, MBucket, Profile};
+use bitnet_runtime::setup::Setup;
+use bitnet_runtime::synth::{SHAPES, Shape};
+use clap::Args;
+use serde::Serialize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What to tune, and for how long.
+#[derive(Args)]
+pub struct Options {
+    /// The model whose shapes to tune: GGUF file or Hugging Face folder (the demo model, unless given).
+    #[arg(short, long)]
+    model: Option<PathBuf>,
+    /// A published model's shapes, without its file.
+    #[arg(long, conflicts_with = "model", value_parser = clap::builder::PossibleValuesParser::new(SHAPES.iter().map(|s| s.name)))]
+    shapes: Option<String>,
+    /// The profile to write (the user's own, unless given).
+    #[arg(short, long)]
+    out: Option<PathBuf>,
+    /// Seconds for all searches together.
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    budget: u64,
+    /// Threads (all, unless given).
+    #[arg(short, long, value_parser = threads)]
+    threads: Option<usize>,
+    /// Only these token counts (their ranges), for instance 1,128.
+    #[arg(long, value_delimiter = ',', value_parser = super::dimension)]
+    m: Vec<usize>,
+    /// Keep what the profile already holds for this machine and tune the rest.
+    #[arg(long)]
+    resume: bool,
+}
+
+/// The document of `tune --json`.
+#[derive(Serialize)]
+struct Report {
+    path: String,
+    entries: usize,
+    complete: bool,
+}
+
+/// Where the profile goes: as asked, else the user's own place.
+///
+/// # Errors
+/// When the system names no place for it.
+pub fn out_path(asked: Option<&PathBuf>) -> Result<PathBuf> {
+    asked.cloned().or_else(profile::user_path).context(
+        "no place for a profile: neither XDG_CONFIG_HOME nor HOME is set; name a file with -o",
+    )
+}
+
+/// Tunes.
+///
+/// # Errors
+/// When the model cannot be opened or the profile cannot be written.
+pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
+    let shapes = match &options.shapes {
+        Some(name) => Shapes::of_shape(Shape::find(name)?),
+        None => {
+            let setup = Setup {
+                model: options.model.clone(),
+                ..Setup::default()
+            };
+            Shapes::of_model(setup.open_model()?.config())
+        }
+    };
+    let path = out_path(options.out.as_ref())?;
+    // Better now than after minutes of measuring.
+    check_writable(&path)?;
+    let host = Host::probe();
+    let threads = options.threads.unwrap_or(host.threads);
+    let mut buckets: Vec<usize> = options.m.iter().map(|&m| MBucket::of(m).index()).collect();
+    if buckets.is_empty() {
+        buckets = (0..M_BUCKETS.len()).collect();
+    }
+    // Decoding and long prompts matter most: they come first, should time run out.
+    buckets.sort_unstable_by_key(|&b| (b != 0, std::cmp::Reverse(b)));
+    buckets.dedup();
+    let done = if options.resume {
+        resumable(&path, &host)?.entries
+    } else {
+        Vec::new()
+    };
+    terminal.note(&format!("measuring {}", host.cpu));
+    let mut counts = vec![1, threads, host.threads];
+    counts.sort_unstable();
+    counts.dedup();
+    let measured = host.measure(&counts)?;
+    let task = Task {
+        cold: shapes.weights / 4 > host.last_level_bytes() / 2,
+        shapes: shapes.distinct,
+        buckets,
+        threads,
+        budget: Duration::from_secs(options.budget),
+    };
+    let pool = Pool::new(threads)?;
+    let mut progress = |problem: Problem, outcome: &Outcome<KernelSpec>, left: usize| {
+        terminal.note(&line(problem, outcome, left));
+    };
+    let made = tuning::tune(&host, &measured, &task, &pool, &STOP, done, &mut progress);
+    let wanted = task.shapes.len() * task.buckets.len();
+    if made.entries.is_empty() {
+        bail!("stopped before the first search ended; nothing was written");
+    }
+    profile::save(&made, &path)?;
+    let complete = made.entries.len() >= wanted;
+    if !complete {
+        terminal.note("stopped early: `bitnet-tune tune --resume` goes on from here");
+    }
+    let report = Report {
+        path: path.display().to_string(),
+        entries: made.entries.len(),
+        complete,
+    };
+    terminal.print(&report, || {
+        format!("{} ({} kernels)\n", report.path, report.entries)
+    })
+}
+
+/// One line about a finished search.
+pub fn line(problem: Problem, outcome: &Outcome<KernelSpec>, left: usize) -> String {
+    let head = format!("{:>4} x {:>6} x {:>6}", problem.m, problem.n, problem.k);
+    match outcome
+        .winner()
+        .and_then(|w| Some((&w.candidate, w.summary?)))
+    {
+        Some((spec, s)) => format!(
+            "{head}  {:>9.1} us  {:>7.1} GMAC/s  {spec}  ({} candidates, {left} searches left)",
+            s.median_ns / 1e3,
+            problem.macs() as f64 / s.median_ns,
+            outcome.trials.len(),
+        ),
+        None => format!("{head}  no kernel was measured ({left} searches left)"),
+    }
+}
+
+fn check_writable(path: &std::path::Path) -> Result<()> {
+    let folder = match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => std::path::Path::new("."),
+    };
+    std::fs::create_dir_all(folder)
+        .and_then(|()| tempfile::tempfile_in(folder).map(drop))
+        .with_context(|| format!("cannot write profile {}", path.display()))
+}
+
+/// The profile to go on from: only one that was measured here by this build.
+fn resumable(path: &std::path::Path, host: &Host) -> Result<Profile> {
+    if !path.exists() {
+        return Ok(Profile::default());
+    }
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let found = profile::parse(&text).with_context(|| path.display().to_string())?;
+    match found.state(&host.cpu, host.features) {
+        (profile::State::Exact, _) => Ok(found),
+        (state, why) => bail!(
+            "{} cannot be resumed, it is {}: {why}; leave --resume out to tune anew",
+            path.display(),
+            state.name()
+        ),
+    }
+}

@@ -1,0 +1,225 @@
+//! Tuning a model's shapes: one search for each shape and range of token counts, and the profile they make.
+
+use crate::bound;
+use crate::host::{Host, Measured};
+use crate::measure::{KernelBench, Setting};
+use crate::search::{Effort, End, Outcome, search};
+use bitnet_codegen::space;
+use bitnet_codegen::{Features, KernelSpec, Problem};
+use bitnet_runtime::pool::Pool;
+use bitnet_runtime::profile::{Entry, Evidence, GENERATOR, HostRecord, M_BUCKETS, Profile};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Every spec of the space that can be planned on this CPU, the best guesses first: wide vectors before narrow
+/// ones, defaults before the rest, so that a short search has looked at what usually wins.
+pub fn candidates(problem: Problem, features: Features) -> Vec<KernelSpec> {
+    let found = space::candidates(problem, |isa| {
+        isa.runs_on(features) && isa != bitnet_codegen::Isa::Interp
+    });
+    let mut specs: Vec<KernelSpec> = found
+        .candidates
+        .into_iter()
+        .filter(|c| c.refused.is_none())
+        .map(|c| c.spec)
+        .collect();
+    // Tiles of more tokens than there are would only run their tails.
+    specs.retain(|s| s.mr <= problem.m.next_power_of_two().max(1));
+    specs.sort_by_key(|s| std::cmp::Reverse(s.isa));
+    if specs.is_empty() {
+        let interp = space::candidates(problem, |isa| isa == bitnet_codegen::Isa::Interp);
+        specs.extend(
+            interp
+                .candidates
+                .into_iter()
+                .find(|c| c.refused.is_none())
+                .map(|c| c.spec),
+        );
+    }
+    specs
+}
+
+/// What to tune.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// Distinct (N, K) of the model's layers.
+    pub shapes: Vec<(usize, usize)>,
+    /// Token counts: indices into [`M_BUCKETS`].
+    pub buckets: Vec<usize>,
+    /// Whether the model is larger than the caches, so that decoding streams it from memory.
+    pub cold: bool,
+    /// Threads.
+    pub threads: usize,
+    /// Wall-clock limit for all searches together.
+    pub budget: Duration,
+}
+
+/// Told after each search: its problem, its outcome, and how many are left.
+pub type Progress<'a> = dyn FnMut(Problem, &Outcome<KernelSpec>, usize) + 'a;
+
+/// Runs the searches that `done` does not already answer and returns the profile with all entries.
+/// Stops early, keeping what is known, when `stop` is set.
+pub fn tune(
+    host: &Host,
+    measured: &Measured,
+    task: &Task,
+    pool: &Pool,
+    stop: &AtomicBool,
+    done: Vec<Entry>,
+    progress: &mut Progress<'_>,
+) -> Profile {
+    let start = Instant::now();
+    let mut entries = done;
+    let mut open: Vec<(usize, usize, usize)> = Vec::new();
+    for &bucket in &task.buckets {
+        for &(n, k) in &task.shapes {
+            let first = M_BUCKETS[bucket].first;
+            if !entries
+                .iter()
+                .any(|e| (e.n, e.k, e.bucket.first) == (n, k, first))
+            {
+                open.push((bucket, n, k));
+            }
+        }
+    }
+    for (i, &(bucket, n, k)) in open.iter().enumerate() {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        // What one search leaves over, the next ones may use.
+        let left = task.budget.saturating_sub(start.elapsed());
+        let budget = left / (open.len() - i) as u32;
+        let problem = Problem::new(M_BUCKETS[bucket].first, n, k);
+        let setting = Setting {
+            problem,
+            cold: task.cold,
+            last_level_bytes: host.last_level_bytes(),
+            features: host.features,
+            peaks: measured.peaks(task.threads),
+        };
+        let mut bench = KernelBench::new(setting, pool, stop);
+        let outcome = search(
+            &mut bench,
+            &candidates(problem, host.features),
+            Effort {
+                budget,
+                ..Effort::default()
+            },
+        );
+        progress(problem, &outcome, open.len() - i - 1);
+        if outcome.end == End::Stopped {
+            break;
+        }
+        entries.extend(entry(&setting, task.threads, bucket, &outcome, &bench));
+    }
+    Profile {
+        generator: GENERATOR.into(),
+        date: today(),
+        host: record(host, measured),
+        entries,
+        unknown: Vec::new(),
+    }
+}
+
+fn entry(
+    setting: &Setting,
+    threads: usize,
+    bucket: usize,
+    outcome: &Outcome<KernelSpec>,
+    bench: &KernelBench<'_>,
+) -> Option<Entry> {
+    let winner = outcome.winner()?;
+    let s = winner.summary?;
+    let bytes = bench.weight_bytes(&winner.candidate);
+    let problem = setting.problem;
+    let fraction = setting.peaks.map_or(0.0, |p| {
+        bound::fraction(bound::floor(problem, bytes, setting.cold, p), s.median_ns)
+    });
+    let timed = outcome
+        .trials
+        .iter()
+        .filter(|t| t.summary.is_some())
+        .count();
+    Some(Entry {
+        n: problem.n,
+        k: problem.k,
+        bucket: M_BUCKETS[bucket],
+        spec: winner.candidate.clone(),
+        evidence: Evidence {
+            m: problem.m,
+            threads,
+            cold: setting.cold,
+            median_ns: s.median_ns,
+            mad_ns: s.mad_ns,
+            samples: s.samples,
+            gb_per_s: bytes as f64 / s.median_ns,
+            gmac_per_s: problem.macs() as f64 / s.median_ns,
+            roofline_fraction: fraction,
+            timed,
+            unsupported: outcome.trials.len() - timed,
+            runner_up: outcome
+                .runner_up()
+                .and_then(|t| Some((t.candidate.clone(), t.summary?.median_ns))),
+            end: format!("{:?}", outcome.end).to_lowercase(),
+        },
+    })
+}
+
+/// The machine as a profile records it.
+pub fn record(host: &Host, measured: &Measured) -> HostRecord {
+    HostRecord {
+        cpu: host.cpu.clone(),
+        features: host.features.iter().map(|f| f.name().to_owned()).collect(),
+        caches_bytes: host
+            .caches
+            .iter()
+            .filter(|c| c.kind != "Instruction")
+            .map(|c| c.bytes)
+            .collect(),
+        read_gb_per_s: measured.read_gb_per_s.clone(),
+        peak_gmac_per_s: measured.peak_gmac_per_s.clone(),
+    }
+}
+
+/// Today's date as `YYYY-MM-DD`, UTC; the civil-from-days algorithm of Howard Hinnant.
+fn today() -> String {
+    let seconds = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs());
+    date_of(seconds / 86_400)
+}
+
+fn date_of(days_since_1970: u64) -> String {
+    let z = days_since_1970 as i64 + 719_468;
+    let era = z.div_euclid(146_097);
+    let doe = z.rem_euclid(146_097);
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let day = doy - (153 * mp + 2) / 5 + 1;
+    let month = if mp < 10 { mp + 3 } else { mp - 9 };
+    let year = yoe + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_civil() {
+        assert_eq!(date_of(0), "1970-01-01");
+        assert_eq!(date_of(11_016), "2000-02-29");
+        assert_eq!(date_of(20_777), "2026-11-20");
+    }
+
+    #[test]
+    fn candidates_run_here_and_start_with_the_widest() {
+        let cpu = Features::detect();
+        let specs = candidates(Problem::new(1, 256, 256), cpu);
+        assert!(specs.iter().all(|s| s.isa.runs_on(cpu) && s.mr == 1));
+        assert!(specs.windows(2).all(|w| w[0].isa >= w[1].isa));
+        let bare = candidates(Problem::new(1, 256, 256), Features::NONE);
+        assert_eq!(bare.len(), 1, "the interpreter is the last resort");
+    }
+}
