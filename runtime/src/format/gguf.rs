@@ -22,6 +22,9 @@ const MIN_KV_BYTES: usize = 8 + 4 + 1;
 const MIN_INFO_BYTES: usize = 8 + 4 + 4 + 8;
 /// Longer names or keys are damage, not names.
 const MAX_NAME_BYTES: usize = 65_535;
+/// More keys or tensors are damage, not a model: each costs memory many times its bytes in the file.
+const MAX_KEYS: usize = 1 << 14;
+const MAX_TENSORS: usize = 1 << 16;
 
 /// A parsed file.
 #[derive(Debug)]
@@ -39,6 +42,14 @@ pub(crate) fn parse(file: &Arc<Blob>) -> Result<Gguf, LoadErrorKind> {
     check_version(r.u32("the version")?)?;
     let n_tensors = r.count("the tensor count", MIN_INFO_BYTES)?;
     let n_keys = r.count("the key count", MIN_KV_BYTES)?;
+    for (field, n, limit) in [
+        ("tensor count", n_tensors, MAX_TENSORS),
+        ("key count", n_keys, MAX_KEYS),
+    ] {
+        if n > limit {
+            return Err(bad(field, format!("at most {limit}"), n));
+        }
+    }
     let entries = read_entries(&mut r, n_keys)?;
     let metadata = Metadata::new(file.clone(), entries);
     let alignment = alignment(&metadata)?;

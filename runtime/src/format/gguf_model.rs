@@ -21,6 +21,13 @@ pub(super) fn open(source: source::Source, options: &OpenOptions) -> Result<Mode
     let bytes: Arc<Blob> = bytes;
     let Gguf { metadata, tensors } = gguf::parse(&bytes)?;
     let architecture = architecture(&metadata)?;
+    if let Some(n) = metadata.u64("split.count")?.filter(|&n| n > 1) {
+        let hint = "one file is known; merge the parts first (llama-gguf-split --merge)";
+        return Err(unsupported(
+            format!("GGUF file that is one of {n} parts"),
+            hint,
+        ));
+    }
     let store = TensorStore::new(vec![bytes], tensors);
     let config = config(&metadata, architecture, &store)?;
     let mut names = Assembly::new(config, store, path, "GGUF");

@@ -15,6 +15,7 @@ pub mod float;
 mod gguf;
 mod gguf_model;
 mod hf;
+mod hf_config;
 mod map;
 pub mod metadata;
 mod safetensors;

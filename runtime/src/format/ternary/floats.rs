@@ -94,28 +94,18 @@ impl RowDecoder for Floats<'_> {
             &self.bytes[r * self.row_bytes..][..self.row_bytes],
             &mut self.row,
         );
-        let pack = |code: &dyn Fn(f32) -> u8, out: &mut [u8]| {
-            for (o, ws) in out.iter_mut().zip(self.row.chunks(4)) {
-                *o = ws
-                    .iter()
-                    .enumerate()
-                    .fold(0, |b, (i, &w)| b | code(w) << (2 * i));
-            }
-        };
-        match &self.rule {
-            Rule::Absmean(a) => pack(&|w| a.code(w), out),
-            Rule::Magnitude(_) => pack(
-                &|w| {
-                    if w == 0.0 {
-                        1
-                    } else if w > 0.0 {
-                        2
-                    } else {
-                        0
-                    }
-                },
-                out,
-            ),
+        match self.rule {
+            Rule::Absmean(a) => pack(&self.row, out, |w| a.code(w)),
+            Rule::Magnitude(_) => pack(&self.row, out, |w| 1 + (w > 0.0) as u8 - (w < 0.0) as u8),
         }
+    }
+}
+
+fn pack(row: &[f32], out: &mut [u8], code: impl Fn(f32) -> u8) {
+    for (o, ws) in out.iter_mut().zip(row.chunks(4)) {
+        *o = ws
+            .iter()
+            .enumerate()
+            .fold(0, |b, (i, &w)| b | code(w) << (2 * i));
     }
 }

@@ -249,6 +249,16 @@ const CASES: &[Case] = &[
         &["offset of tensor", "multiple of 64"],
     ),
     (
+        "one part of many",
+        |p| p.u32("split.count", 3),
+        &["unsupported GGUF file that is one of 3 parts", "--merge"],
+    ),
+    (
+        "more keys than a model has",
+        |p| (0..1 << 14).for_each(|i| p.keys.push((i.to_string(), vec![0, 0, 0, 0, 0]))),
+        &["key count: expected at most 16384"],
+    ),
+    (
         "bool of 2",
         |p| p.set("x", ValueType::Bool, &[2]),
         &["key x: expected a bool of 0 or 1, got 2"],

@@ -501,3 +501,90 @@ fn what_i2s_cannot_hold_is_not_converted() {
         "nothing is left behind"
     );
 }
+
+/// A byte-level tokenizer of 24 tokens, in the files of a folder.
+fn write_tokenizer(dir: &Path) {
+    let mut tokens: Vec<String> = "abcdefghilnoprstuĠ".chars().map(String::from).collect();
+    tokens.extend(["Ġt", "he", "Ġthe"].map(String::from));
+    let vocab: serde_json::Map<_, _> = tokens
+        .iter()
+        .enumerate()
+        .map(|(i, t)| (t.clone(), i.into()))
+        .collect();
+    let special = |id: usize, text: &str| {
+        serde_json::json!({"id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true})
+    };
+    let llama3 = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+    let json = serde_json::json!({
+        "version": "1.0",
+        "added_tokens": [special(21, "<|begin_of_text|>"), special(22, "<|eot_id|>")],
+        "normalizer": null,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": llama3}, "behavior": "Isolated", "invert": false},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}]},
+        "post_processor": null,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": true,
+            "vocab": vocab, "merges": [["Ġ", "t"], ["h", "e"], ["Ġt", "he"]]},
+    });
+    std::fs::write(dir.join("tokenizer.json"), json.to_string()).unwrap();
+    let config = serde_json::json!({"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>", "add_bos_token": true,
+        "chat_template": "{{ messages[0]['content'] }}"});
+    std::fs::write(dir.join("tokenizer_config.json"), config.to_string()).unwrap();
+}
+
+#[test]
+fn conversion_takes_the_tokenizer_along() {
+    use crate::tokenizer::Tokenizer;
+    let micro = Micro::new(Architecture::Llama);
+    let dir = tempfile::tempdir().unwrap();
+    folder(
+        dir.path(),
+        &micro,
+        &config(&micro, "LlamaForCausalLM", DIVIDE),
+        Some(|s| 1.0 / s),
+        1,
+    );
+    write_tokenizer(dir.path());
+    let source = open(dir.path(), &OpenOptions::default()).unwrap();
+    let path = dir.path().join("out.gguf");
+    let report = crate::convert::to_i2s(&source, &path, &mut |_, _| true).unwrap();
+    assert_eq!(report.notes, Vec::<String>::new());
+    let back = open(&path, &OpenOptions::default()).unwrap();
+    // 23 tokens for 24 rows: the last row gets a name.
+    assert_eq!(back.gguf_vocab().unwrap().unwrap().tokens[23], "[PAD23]");
+    let [a, b] = [&source, &back].map(|m| Tokenizer::of(m, None).unwrap());
+    for text in [
+        "the theatre is the other",
+        "the<|eot_id|>  nut",
+        "ones and onions",
+    ] {
+        let ids = |t: &Tokenizer| t.encode_prompt(text).map_err(|e| e.to_string());
+        assert_eq!(ids(&a), ids(&b), "{text:?}");
+    }
+    assert!(
+        a.encode_prompt("the hen").unwrap().contains(&20),
+        "Ġthe or he are merged"
+    );
+    assert_eq!((a.bos(), a.eos(), a.stops()), (b.bos(), b.eos(), b.stops()));
+    assert_eq!(a.chat_template(), b.chat_template());
+}
+
+#[test]
+fn bytes_of_the_program_are_used_in_place() {
+    let bytes: &'static [u8] = Micro::new(Architecture::BitnetB158)
+        .gguf(TernaryType::I2S, |_, _| None)
+        .emit()
+        .leak();
+    let model = open_static("built in", bytes, &OpenOptions::default()).unwrap();
+    assert!(
+        bytes
+            .as_ptr_range()
+            .contains(&model.embedding().bytes.as_ptr())
+    );
+    assert_eq!(model.path(), "built in");
+    fn shared<T: Send + Sync>(_: &T) {}
+    shared(&model);
+}

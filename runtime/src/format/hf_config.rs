@@ -1,0 +1,295 @@
+//! `config.json` of a Hugging Face folder: the fields that are used, and what they say.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::assemble::ConfigCheck;
+use super::error::{LoadErrorKind, bad, unsupported};
+use super::store::TensorStore;
+use crate::model::{Activation, Architecture, ModelConfig, Rope};
+
+/// The fields of `config.json` that are used. Others are skipped without being kept.
+#[derive(Deserialize)]
+pub(super) struct Config {
+    architectures: Option<Vec<String>>,
+    model_type: Option<String>,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
+    vocab_size: usize,
+    max_position_embeddings: Option<usize>,
+    rope_theta: Option<f32>,
+    rope_scaling: Option<RopeScaling>,
+    rope_parameters: Option<RopeScaling>,
+    rms_norm_eps: Option<f32>,
+    hidden_act: Option<String>,
+    tie_word_embeddings: Option<bool>,
+    quantization_config: Option<Quantization>,
+    /// Old files carry the fields of `quantization_config` at the top.
+    quant_method: Option<String>,
+    linear_class: Option<String>,
+    quantization_mode: Option<String>,
+    use_rms_norm: Option<bool>,
+}
+
+#[derive(Deserialize, Default)]
+struct RopeScaling {
+    #[serde(alias = "type")]
+    rope_type: Option<String>,
+    rope_theta: Option<f32>,
+    factor: Option<f32>,
+    low_freq_factor: Option<f32>,
+    high_freq_factor: Option<f32>,
+    original_max_position_embeddings: Option<f32>,
+}
+
+#[derive(Deserialize, Default, Clone)]
+struct Quantization {
+    quant_method: Option<String>,
+    linear_class: Option<String>,
+    quantization_mode: Option<String>,
+    use_rms_norm: Option<bool>,
+    rms_norm_eps: Option<f32>,
+}
+
+/// How projections are stored, after `quantization_config`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Weights {
+    /// Packed codes; the scale divides.
+    Divide,
+    /// Packed codes; the scale multiplies.
+    Multiply,
+    /// Master weights, quantised by absmean.
+    Master,
+    /// No word about it.
+    Unsaid,
+}
+
+impl Config {
+    /// The graph by the name of the class, before the activation is looked at.
+    pub(super) fn class(&self) -> Result<Architecture, LoadErrorKind> {
+        let name = self
+            .architectures
+            .iter()
+            .flatten()
+            .next()
+            .map(String::as_str);
+        match (name, self.model_type.as_deref()) {
+            (Some("BitNetForCausalLM"), _) => Ok(Architecture::BitnetB158),
+            (Some("BitnetForCausalLM"), _) => Ok(Architecture::Bitnet),
+            (Some("LlamaForCausalLM"), _) => Ok(Architecture::Llama),
+            (None, Some("bitnet")) => Ok(Architecture::BitnetB158),
+            (None, Some("llama")) => Ok(Architecture::Llama),
+            (name, kind) => Err(unsupported(
+                format!(
+                    "architecture {:?} in config.json",
+                    name.or(kind).unwrap_or("(none)")
+                ),
+                "known are BitNetForCausalLM BitnetForCausalLM LlamaForCausalLM",
+            )),
+        }
+    }
+
+    fn architecture(&self) -> Result<(Architecture, Activation), LoadErrorKind> {
+        let class = self.class()?;
+        let activation = match self.hidden_act.as_deref() {
+            None => class.activation(),
+            Some("relu2") => Activation::Relu2,
+            Some("silu" | "swish") => Activation::Silu,
+            Some(other) => {
+                return Err(unsupported(
+                    format!("hidden_act {other:?} in config.json"),
+                    "known are relu2 and silu",
+                ));
+            }
+        };
+        // With sub-norms the activation is what tells the two graphs apart.
+        let architecture = match (class, activation) {
+            (Architecture::Llama, Activation::Silu) => Architecture::Llama,
+            (Architecture::Llama, Activation::Relu2) => {
+                return Err(unsupported(
+                    "hidden_act \"relu2\" in a llama config.json",
+                    "known is silu",
+                ));
+            }
+            (_, Activation::Relu2) => Architecture::BitnetB158,
+            (_, Activation::Silu) => Architecture::Bitnet,
+        };
+        Ok((architecture, activation))
+    }
+
+    fn quantization(&self) -> Quantization {
+        let inner = self.quantization_config.clone().unwrap_or_default();
+        Quantization {
+            quant_method: inner.quant_method.or(self.quant_method.clone()),
+            linear_class: inner.linear_class.or(self.linear_class.clone()),
+            quantization_mode: inner.quantization_mode.or(self.quantization_mode.clone()),
+            use_rms_norm: inner.use_rms_norm.or(self.use_rms_norm),
+            // At the top of the file this name is the model's own epsilon.
+            rms_norm_eps: inner.rms_norm_eps,
+        }
+    }
+
+    pub(super) fn weights(&self) -> Result<Weights, LoadErrorKind> {
+        let q = self.quantization();
+        let said =
+            q.quant_method.is_some() || q.linear_class.is_some() || q.quantization_mode.is_some();
+        if !said {
+            return Ok(Weights::Unsaid);
+        }
+        if let Some(method) = q.quant_method.as_deref().filter(|m| *m != "bitnet") {
+            return Err(unsupported(
+                format!("quant_method {method:?} in config.json"),
+                "known is bitnet",
+            ));
+        }
+        let class = q.linear_class.as_deref().unwrap_or("bitlinear");
+        match (class, q.quantization_mode.as_deref().unwrap_or("offline")) {
+            ("bitlinear", "offline") => Ok(Weights::Divide),
+            ("autobitlinear", "offline") => Ok(Weights::Multiply),
+            ("autobitlinear", "online") => Ok(Weights::Master),
+            (class, mode) => Err(unsupported(
+                format!("linear_class {class:?} with quantization_mode {mode:?} in config.json"),
+                "known are bitlinear offline, autobitlinear offline and autobitlinear online",
+            )),
+        }
+    }
+
+    pub(super) fn model(
+        &self,
+        store: &TensorStore,
+        folder: &Path,
+    ) -> Result<ModelConfig, LoadErrorKind> {
+        let (architecture, activation) = self.architecture()?;
+        let heads = self.num_attention_heads;
+        let head_dim = match self.head_dim {
+            Some(d) => d,
+            None if heads > 0 && self.hidden_size.is_multiple_of(heads) => self.hidden_size / heads,
+            None => {
+                let got = format!("{} and {heads}", self.hidden_size);
+                return Err(bad(
+                    "hidden_size and num_attention_heads in config.json",
+                    "the first a multiple of the second",
+                    got,
+                ));
+            }
+        };
+        let llama = architecture == Architecture::Llama;
+        let norm_eps = self.rms_norm_eps.unwrap_or(if llama { 1e-6 } else { 1e-5 });
+        let q = self.quantization();
+        let input_norms = q.use_rms_norm.unwrap_or(false);
+        let name = folder
+            .file_name()
+            .map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        let config = ModelConfig {
+            architecture,
+            name,
+            n_layers: self.num_hidden_layers,
+            hidden: self.hidden_size,
+            n_heads: heads,
+            n_kv_heads: self.num_key_value_heads.unwrap_or(heads),
+            head_dim,
+            ffn: self.intermediate_size,
+            vocab: self.vocab_size,
+            context_len: self.max_position_embeddings.unwrap_or(2048),
+            norm_eps: positive("rms_norm_eps", norm_eps)?,
+            sub_norms: architecture.sub_norms(),
+            input_norm_eps: match input_norms {
+                true => Some(positive(
+                    "quantization_config.rms_norm_eps",
+                    q.rms_norm_eps.unwrap_or(1e-6),
+                )?),
+                false => None,
+            },
+            activation,
+            rope: self.rope(head_dim, architecture)?,
+            tied: self
+                .tie_word_embeddings
+                .unwrap_or(store.find("lm_head.weight").is_none()),
+        };
+        config.check(store.tensors().len())?;
+        Ok(config)
+    }
+
+    fn rope(&self, head_dim: usize, architecture: Architecture) -> Result<Rope, LoadErrorKind> {
+        let empty = RopeScaling::default();
+        let s = self
+            .rope_scaling
+            .as_ref()
+            .or(self.rope_parameters.as_ref())
+            .unwrap_or(&empty);
+        let in_parameters = self.rope_parameters.as_ref().and_then(|p| p.rope_theta);
+        let default = if architecture == Architecture::BitnetB158 {
+            500_000.0
+        } else {
+            10_000.0
+        };
+        let theta = positive(
+            "rope_theta",
+            self.rope_theta.or(in_parameters).unwrap_or(default),
+        )?;
+        let factor = || positive("rope_scaling.factor", s.factor.unwrap_or(f32::NAN));
+        let (linear, factors) = match s.rope_type.as_deref().unwrap_or("default") {
+            "default" | "none" => (1.0, None),
+            "linear" => (factor()?, None),
+            "llama3" => (1.0, Some(llama3_factors(s, theta, factor()?, head_dim)?)),
+            other => {
+                let what = format!("rope_scaling type {other:?} in config.json");
+                return Err(unsupported(what, "known are default, linear and llama3"));
+            }
+        };
+        Ok(Rope {
+            theta,
+            linear,
+            factors,
+        })
+    }
+}
+
+fn positive(field: &str, value: f32) -> Result<f32, LoadErrorKind> {
+    let ok = value.is_finite() && value > 0.0;
+    if ok {
+        Ok(value)
+    } else {
+        Err(bad(
+            format!("{field} in config.json"),
+            "a finite number above 0",
+            value,
+        ))
+    }
+}
+
+/// Llama 3.1: long wavelengths are stretched by `factor`, short ones not, those between smoothly.
+fn llama3_factors(
+    s: &RopeScaling,
+    theta: f32,
+    factor: f32,
+    head_dim: usize,
+) -> Result<Vec<f32>, LoadErrorKind> {
+    let get = |name: &str, v: Option<f32>| {
+        positive(&format!("rope_scaling.{name}"), v.unwrap_or(f32::NAN))
+    };
+    let low = get("low_freq_factor", s.low_freq_factor)?;
+    let high = get("high_freq_factor", s.high_freq_factor)?;
+    let old = get(
+        "original_max_position_embeddings",
+        s.original_max_position_embeddings,
+    )?;
+    let one = |i: usize| {
+        let frequency = (theta as f64).powf(-2.0 * i as f64 / head_dim as f64) as f32;
+        let turns = old * frequency / std::f32::consts::TAU;
+        match turns {
+            t if t > high => 1.0,
+            t if t < low => factor,
+            t => {
+                let smooth = (t - low) / (high - low);
+                1.0 / ((1.0 - smooth) / factor + smooth)
+            }
+        }
+    };
+    Ok((0..head_dim / 2).map(one).collect())
+}
