@@ -62,6 +62,23 @@ pub fn advanced_by(nest: &[Counter], body: &[Stmt]) -> Vec<Stream> {
     streams
 }
 
+/// The operands whose own pointer the body of a loop uses in each turn.
+pub fn fixed_in(body: &[Stmt]) -> Vec<Stream> {
+    let mut streams = Vec::new();
+    for stmt in body.iter().filter(|s| !matches!(s, Stmt::Loop(_))) {
+        each_addr(std::slice::from_ref(stmt), &mut |addr| {
+            let stream = Stream {
+                operand: addr.operand,
+                terms: Vec::new(),
+            };
+            if addr.terms.is_empty() && !streams.contains(&stream) {
+                streams.push(stream);
+            }
+        });
+    }
+    streams
+}
+
 /// Calls `f` with every address in `body`, nested loops included.
 pub fn each_addr<'p>(body: &'p [Stmt], f: &mut dyn FnMut(&'p Addr)) {
     for stmt in body {

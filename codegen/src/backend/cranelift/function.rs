@@ -7,9 +7,7 @@ use super::select::{self, Select};
 use super::target::Target;
 use crate::isa::Arch;
 use crate::kernel::Args;
-use crate::program::{
-    Addr, Checked, Counter, Index, Lanes, Loop, Op, Operand, Stmt, Value as Slot,
-};
+use crate::program::{Addr, Checked, Counter, Index, Lanes, Loop, Op, Stmt, Value as Slot};
 use crate::variant::Unsupported;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
@@ -80,7 +78,6 @@ pub struct Emitter<'a> {
     pub args: Option<Value>,
     /// The signature of prefetch stubs, once one is called.
     pub stub: Option<SigRef>,
-    operands: [Option<Value>; 7],
     held: Vec<Held>,
     reads: Vec<Reads>,
     /// Bytes of each (index, scale) in use.
@@ -108,7 +105,6 @@ impl<'a> Emitter<'a> {
             select: select::selector(target),
             args: None,
             stub: None,
-            operands: [None; 7],
             held: vec![Held::Nothing; program.n_values as usize],
             reads,
             entries: BTreeMap::new(),
@@ -119,20 +115,13 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    /// Loads operand pointers and constants.
+    /// Takes the arguments and makes the constants.
     fn entry(&mut self) {
         let block = self.f.create_block();
         self.f.append_block_params_for_function_params(block);
         self.f.switch_to_block(block);
         let args = self.f.block_params(block)[0];
         self.args = Some(args);
-        for operand in Operand::ALL {
-            if self.program.extent(operand).is_some() {
-                let at = offset_of!(Args, operands) + 8 * operand as usize;
-                let pointer = self.f.ins().load(types::I64, memory(), args, at as i32);
-                self.operands[operand as usize] = Some(pointer);
-            }
-        }
         // One that no instruction reads in the end costs nothing: Cranelift drops it.
         let body = &self.program.body;
         address::each_op(body, &mut |op| {
@@ -295,18 +284,20 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    /// The pointer of `stream`, which must be running.
-    fn pointer(&self, stream: &Stream) -> Value {
-        if stream.terms.is_empty() {
-            return self.operands[stream.operand as usize].unwrap_or_else(|| {
-                panic!("{}: {:?} has no extent", self.program.name, stream.operand)
-            });
+    /// The pointer of `stream`. An operand's own pointer is read from the arguments where no loop keeps it:
+    /// held from the start to the end it would cost an integer register in every loop.
+    fn pointer(&mut self, stream: &Stream) -> Value {
+        if let Some((_, p)) = self.streams.iter().find(|(s, _)| s == stream) {
+            return *p;
         }
-        self.streams
-            .iter()
-            .find(|(s, _)| s == stream)
-            .unwrap_or_else(|| panic!("{}: {stream:?} is not running", self.program.name))
-            .1
+        assert!(
+            stream.terms.is_empty(),
+            "{}: {stream:?} is not running",
+            self.program.name
+        );
+        let at = offset_of!(Args, operands) + 8 * stream.operand as usize;
+        let args = self.args.expect("the entry block has run");
+        self.f.ins().load(types::I64, memory(), args, at as i32)
     }
 
     /// A pointer and the displacement from it.
@@ -411,8 +402,12 @@ impl<'a> Emitter<'a> {
             entering.push(self.get(c.init, ty).into());
             carried.push((ty, self.f.append_block_param(head, ty)));
         }
-        self.nest.push(l.counter);
         let running = self.streams.len();
+        for stream in address::fixed_in(&l.body) {
+            let p = self.pointer(&stream);
+            self.streams.push((stream, p));
+        }
+        self.nest.push(l.counter);
         let mut advancing = Vec::new();
         for stream in address::advanced_by(&self.nest, &l.body) {
             let (outer, stride) = stream.outer().expect("the loop's counter is a term");
