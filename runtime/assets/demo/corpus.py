@@ -311,6 +311,20 @@ def picnic(r, w, f, place, toy):
     yield r.choice([f'"This was the best picnic ever," said {f.name}.', happy_end(r, w, f)])
 
 
+SCENE_LINES = ["{a} saw {b}.", "{a} has the {t}.", "{b} took the {t}.", "Now {b} has the {t}.", "{a} and {b} ran home.", "{b} likes {a}.", "{a} smiled.",
+               '"Hello, {b}," said {a}.', '"Where is the {t}?" asked {b}.', "{a} gave the {t} to {b}.", "Then {a} and {b} played.", "{b} ran after {a}.", "{a} sat next to {b}."]
+
+
+def scene(r):
+    """Two names and a thing, again and again: shows early that what was named comes back."""
+    (a, b), t = r.sample(GIRLS + BOYS, 2), r.choice(TOYS)
+    lines = []
+    for _ in range(r.randrange(5, 10)):
+        x, y = (a, b) if r.random() < 0.5 else (b, a)
+        lines.append(r.choice(SCENE_LINES).format(a=x, b=y, t=t))
+    return " ".join(lines)
+
+
 PLOTS = [lost_and_found, sharing, broken, learning, rescue, gift, rule, growing, night, treasure, race, picnic]
 INDOORS = {"library", "school", "castle"}
 OUTDOOR_PLOTS = {rescue, race, picnic}
@@ -558,6 +572,43 @@ def chat(r):
         ask, answer = chat_turn(r)
         text += USER + ask + END + ASSISTANT + answer + END
     return text
+
+
+# Types with many facts of their own get more turns when only questions are practised.
+PRACTICE = {"colour": 4, "home": 3, "sound": 2, "opposite": 7, "next": 9, "sum": 8, "difference": 6, "who_has": 4, "has_what": 4, "where_is": 4,
+            "bigger": 5, "bigger_number": 5, "count": 7, "kind": 4}
+
+
+def practice(r):
+    """A chat of questions only."""
+    turns = [question(r, False, kind) for kind in r.choices(list(PRACTICE), list(PRACTICE.values()), k=6)]
+    return "".join(USER + ask + END + ASSISTANT + answer + END for ask, answer, _ in turns)
+
+
+def recall(r):
+    """A chat about a few facts: everything that is answered was said before. No held-out pair occurs."""
+    n = r.choice([2, 2, 3, 4])
+    where = r.random() < 0.35
+    while True:
+        left, right = (r.sample(PETS, n), r.sample(SPOTS, n)) if where else (r.sample(NAMES, n), r.sample(TOYS, n))
+        pairs = list(zip(left, right))
+        if not any(held_out(kind, *pair) for kind in ("who_has", "has_what", "where_is") for pair in pairs):
+            break
+    facts = " ".join(f"The {a} is {b}." if where else f"{a} has the {b}." for a, b in pairs)
+    text = ""
+    for turn, (a, b) in enumerate(r.sample(pairs, n)):
+        if where:
+            ask, answer = [f"Where is the {a}?", f"Tell me where the {a} is.", f"Do you know where the {a} is?"], f"The {a} is {b}."
+        elif r.random() < 0.5:
+            ask, answer = [f"Who has the {b}?", f"Tell me who has the {b}.", f"Do you know who has the {b}?"], f"{a} has the {b}."
+        else:
+            ask, answer = [f"What does {a} have?", f"Tell me what {a} has.", f"Which thing does {a} have?"], f"{a} has the {b}."
+        text += USER + (facts + " " if turn == 0 else "") + r.choice(ask) + END + ASSISTANT + answer + END
+    return text
+
+
+def review(r):
+    return recall(r) if r.random() < 0.5 else practice(r)
 
 
 def sums(r):

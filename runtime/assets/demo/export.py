@@ -7,6 +7,7 @@ The ternary numbers come from `reference.py` on the file just written, not from 
 import argparse
 import json
 import os
+import random
 import re
 import struct
 from pathlib import Path
@@ -129,7 +130,9 @@ def write_held_out(out):
     (out / "heldout.txt").write_text(corpus.END_OF_TEXT.join(corpus.held_out_stories(HELD_OUT_SEED, STORIES)))
     rows = corpus.held_out_questions(HELD_OUT_SEED + 2, QUESTIONS_PER_KIND)
     (out / "qa_heldout.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    words = {w for text in corpus.training_documents(train.SEED, 60000) for w in words_of(text)}
+    r = random.Random(train.SEED)
+    seen = corpus.training_documents(train.SEED, 60000) + [corpus.scene(r) for _ in range(2000)]
+    words = {w for text in seen for w in words_of(text)}
     (out / "vocabulary.txt").write_text("".join(w + "\n" for w in sorted(words)))
 
 

@@ -1,7 +1,8 @@
 """Trains the demo model, or its float twin, from a seed on one CPU thread.
 
-Two stages, as BitNet b1.58 models are trained: a long one with short sequences, a constant rate
-and weight decay, then one with full sequences, a rate that falls to zero and no weight decay.
+A constant rate with weight decay, then, as BitNet b1.58 models are trained, a second half whose
+rate falls to zero without weight decay. Rows start short, because a name is found sooner among 60
+tokens than among 500, and end at the full context.
 Both models see the same tokens in the same order. A run can be stopped and resumed from any
 checkpoint and gives the same weights as if it had not been stopped.
 """
@@ -11,6 +12,7 @@ import os
 import random
 import re
 import time
+from fractions import Fraction
 from pathlib import Path
 
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
@@ -25,21 +27,33 @@ import tokenizer
 
 SEED = 20
 TOKENS_PER_STEP = 2048
-LENGTHS = (256, 512)  # per stage
-WARM_UP = 100
-RATE = {"ternary": 6e-3, "float": 4e-3}
+# (up to this step, row length, kind of document mixed in, its share, fraction of the rate at its end)
+STAGES = (
+    (400, 64, "scene", 0.3, 1.0),
+    (900, 256, "scene", 0.0, 1.0),
+    (1000, 512, "practice", 0.6, 10 / 11),
+    (1350, 256, "practice", 0.6, 5 / 11),
+    (1700, 512, "practice", 0.6, 0.0),
+    (1760, 128, "recall", 0.6, 0.5),
+    (2150, 128, "recall", 0.6, 0.4),
+    (2500, 512, "review", 0.6, 0.0),
+)
+WARM_UP = 60
+RATE = {"ternary": 5e-3, "float": 3e-3}
 WEIGHT_DECAY = 0.1
 BETAS = (0.9, 0.95)
 
 
-def rows(tok, seed, length, count):
+def rows(tok, seed, length, count, extra, share):
     """`count` rows of length + 1 ids. A row starts with a document and ends where it is full; the
     rest of the last document is dropped."""
     r = random.Random(seed)
+    extra = getattr(corpus, extra)
+    document = lambda r: extra(r) if share and r.random() < share else corpus.training_document(r)
     out = np.zeros((count, length + 1), np.uint16)
     row, at = 0, 0
     while row < count:
-        for code in tok.encode_batch([corpus.END_OF_TEXT + corpus.training_document(r) for _ in range(2000)]):
+        for code in tok.encode_batch([corpus.END_OF_TEXT + document(r) for _ in range(2000)]):
             ids = code.ids[: length + 1 - at]
             out[row, at : at + len(ids)] = ids
             at += len(ids)
@@ -51,9 +65,17 @@ def rows(tok, seed, length, count):
 
 
 def rate(step, args):
-    if step < args.decay_from:
-        return args.rate * min(1.0, (step + 1) / WARM_UP)
-    return args.rate * (args.steps - step) / (args.steps - args.decay_from)
+    start, before = 0, 1.0
+    for end, *_, after in args.stages:
+        if step < end:
+            break
+        start, before = end, after
+    return args.rate * min(1.0, (step + 1) / WARM_UP) * (before + (after - before) * (step - start) / (end - start))
+
+
+def parse_stages(text):
+    parts = [part.split(":") for part in text.split(",")]
+    return tuple((int(end), int(length), extra, float(share), float(Fraction(after))) for end, length, extra, share, after in parts)
 
 
 def make_step(shape, kind):
@@ -92,8 +114,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=RATE)
     parser.add_argument("--out", type=Path, default=Path("run"))
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--decay-from", type=int, default=2400)
+    parser.add_argument("--stages", type=parse_stages, default=STAGES, help="as 400:64:scene:0.3:1,900:256:scene:0:1,...")
     parser.add_argument("--rate", type=float)
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--stop-at", type=int, help="stop after this step, as if interrupted")
@@ -117,27 +138,31 @@ def main():
         params = model.init(shape, SEED)
         zeros = lambda: {name: jnp.zeros_like(p) for name, p in params.items()}
         state = params, zeros(), zeros()
-    spans = [(0, min(args.decay_from, args.steps)), (args.decay_from, args.steps)]
-    data = [rows(tok, SEED + 1 + i, LENGTHS[i], max(0, b - a) * TOKENS_PER_STEP // LENGTHS[i]) for i, (a, b) in enumerate(spans)]
+    starts = [0] + [stage[0] for stage in args.stages[:-1]]
+    data = [
+        rows(tok, SEED + 1 + i, length, (end - start) * TOKENS_PER_STEP // length, extra, share) if end > first else None
+        for i, (start, (end, length, extra, share, _)) in enumerate(zip(starts, args.stages))
+    ]
     step_fn = make_step(shape, args.kind)
 
     log = open(args.out / f"{args.kind}.log", "a", buffering=1)
     losses, began = [], time.time()
-    for step in range(first, args.steps):
-        stage = int(step >= args.decay_from)
-        per_step = TOKENS_PER_STEP // LENGTHS[stage]
-        at = (step - spans[stage][0]) * per_step
+    last = args.stages[-1][0]
+    for step in range(first, last):
+        stage = sum(step >= stage[0] for stage in args.stages)
+        per_step = TOKENS_PER_STEP // args.stages[stage][1]
+        at = (step - starts[stage]) * per_step
         ids = jnp.asarray(data[stage][at : at + per_step].astype(np.int32))
         lr = rate(step, args)
-        *state, value = step_fn(*state, ids, jnp.float32(step + 1), jnp.float32(lr), jnp.float32(0.0 if stage else WEIGHT_DECAY))
+        *state, value = step_fn(*state, ids, jnp.float32(step + 1), jnp.float32(lr), jnp.float32(WEIGHT_DECAY if args.stages[stage][-1] == 1.0 else 0.0))
         losses.append(float(value))
         done = step + 1
-        if done % 20 == 0 or done == args.steps:
-            line = f"{args.kind} step {done} tokens {done * TOKENS_PER_STEP} length {LENGTHS[stage]} rate {lr:.6f} loss {np.mean(losses):.4f} seconds {time.time() - began:.0f}"
+        if done % 20 == 0 or done == last:
+            line = f"{args.kind} step {done} tokens {done * TOKENS_PER_STEP} length {args.stages[stage][1]} rate {lr:.6f} loss {np.mean(losses):.4f} seconds {time.time() - began:.0f}"
             print(line, flush=True)
             log.write(line + "\n")
             losses = []
-        if done % args.checkpoint_every == 0 or done == args.steps:
+        if done % args.checkpoint_every == 0 or done == last:
             save(args.out / f"{args.kind}-{done}.npz", done, state)
             kept = sorted(args.out.glob(f"{args.kind}-*.npz"), key=lambda p: int(re.search(r"-(\d+)\.npz", p.name)[1]) if re.search(r"-(\d+)\.npz", p.name) else 0)
             for old in kept[:-8]:
