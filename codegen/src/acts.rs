@@ -153,22 +153,23 @@ pub fn triples(k: usize) -> usize {
     k.div_ceil(3).next_multiple_of(8)
 }
 
+/// Columns that are turned together, so that what is written stays in the first-level cache.
+const TURN_COLUMNS: usize = 64;
+
 fn columns_i16(acts: &Activations, first: usize, mr: usize, block: usize, out: &mut [u8]) {
     assert!(
         block.is_multiple_of(2) && mr.is_multiple_of(block),
         "{mr} tokens in blocks of {block}"
     );
-    for t in 0..mr {
-        let place = place_in_block(t, block);
-        let token = first + t;
-        for c in 0..acts.k_padded {
-            let q = if token < acts.m {
-                acts.q[token * acts.k_padded + c] as i16
-            } else {
-                0
-            };
-            let at = (c * mr + place) * 2;
-            out[at..at + 2].copy_from_slice(&q.to_le_bytes());
+    for (i, out) in out.chunks_mut(TURN_COLUMNS * mr * 2).enumerate() {
+        for t in 0..mr {
+            let at = 2 * place_in_block(t, block);
+            let row = row(acts, first + t).get(i * TURN_COLUMNS..).unwrap_or(&[]);
+            let mut row = row.iter();
+            for column in out.chunks_exact_mut(2 * mr) {
+                let q = row.next().map_or(0, |&q| q as i16);
+                column[at..at + 2].copy_from_slice(&q.to_le_bytes());
+            }
         }
     }
 }
@@ -191,11 +192,16 @@ fn row(acts: &Activations, token: usize) -> &[i8] {
 }
 
 fn column_pairs(acts: &Activations, first: usize, mr: usize, block: usize, out: &mut [u8]) {
-    let columns = out.len() / mr;
-    for t in 0..mr {
-        let (row, place) = (row(acts, first + t), place_in_block(t, block));
-        for c in 0..columns {
-            out[(c / 2 * mr + place) * 2 + c % 2] = row.get(c).map_or(0, |&q| q as u8);
+    for (i, out) in out.chunks_mut(TURN_COLUMNS * mr).enumerate() {
+        for t in 0..mr {
+            let at = 2 * place_in_block(t, block);
+            let row = row(acts, first + t).get(i * TURN_COLUMNS..).unwrap_or(&[]);
+            let mut pairs = row.chunks_exact(2);
+            for pair in out.chunks_exact_mut(2 * mr) {
+                // Rows are padded to a multiple of 64, so no pair is cut in half.
+                let q = pairs.next().map_or([0; 2], |q| [q[0] as u8, q[1] as u8]);
+                pair[at..at + 2].copy_from_slice(&q);
+            }
         }
     }
 }
@@ -203,50 +209,51 @@ fn column_pairs(acts: &Activations, first: usize, mr: usize, block: usize, out: 
 fn token_quads(acts: &Activations, first: usize, quads: usize, group: usize, out: &mut [u8]) {
     for (g, out) in out.chunks_exact_mut(quads * group * 4).enumerate() {
         for t in 0..group {
-            let row = row(acts, first + g * group + t);
-            for (quad, out) in out.chunks_exact_mut(group * 4).enumerate() {
-                for (j, x) in out[4 * t..][..4].iter_mut().enumerate() {
-                    *x = row.get(4 * quad + j).map_or(0, |&q| q as u8);
-                }
+            let mut row = row(acts, first + g * group + t).chunks_exact(4);
+            for out in out.chunks_exact_mut(group * 4) {
+                let q = row.next().map_or([0; 4], |q| [q[0], q[1], q[2], q[3]]);
+                out[4 * t..][..4].copy_from_slice(&q.map(|q| q as u8));
             }
         }
     }
 }
 
+/// The weight of column `j` in entry `i` of a table of `g` columns; 0 in the entries that do not exist.
+const fn entry_weights(g: usize, j: usize) -> [i16; 16] {
+    let (first, entries) = if g == 2 { (0, 9) } else { (13, 14) };
+    let mut weights = [0; 16];
+    let mut i = 0;
+    while i < entries {
+        weights[i] = (first + i as i16) / 3i16.pow((g - 1 - j) as u32) % 3 - 1;
+        i += 1;
+    }
+    weights
+}
+
 /// Tables of all sums of `g` (2 or 3) columns under ternary weights, low and high bytes apart.
 fn tables(acts: &Activations, first: usize, mr: usize, out: &mut [u8], g: usize, groups: usize) {
-    let k_padded = acts.k_padded;
-    for t in 0..mr {
-        let token = first + t;
-        let row: &[i8] = if token < acts.m {
-            &acts.q[token * k_padded..][..k_padded]
-        } else {
-            &[]
-        };
-        let x = |c: usize| row.get(c).copied().unwrap_or(0) as i16;
-        for p in 0..groups {
-            let mut entries = [0i16; 16];
-            if g == 2 {
-                let (a, b) = (x(2 * p), x(2 * p + 1));
-                for (i, e) in entries[..9].iter_mut().enumerate() {
-                    *e = (i as i16 / 3 - 1) * a + (i as i16 % 3 - 1) * b;
-                }
-            } else {
-                let (a, b, c) = (x(3 * p), x(3 * p + 1), x(3 * p + 2));
-                for (v, e) in entries[..14].iter_mut().enumerate() {
-                    // v = 9w0 + 3w1 + w2 with balanced digits.
-                    let v = v as i16 + 13;
-                    *e = (v / 9 - 1) * a + (v / 3 % 3 - 1) * b + (v % 3 - 1) * c;
-                }
-            }
-            let at = &mut out[(t * groups + p) * 32..][..32];
-            for (i, e) in entries.iter().enumerate() {
-                let [lo, hi] = e.to_le_bytes();
-                at[i] = lo;
-                at[16 + i] = hi;
+    const PAIRS: [[i16; 16]; 3] = [entry_weights(2, 0), entry_weights(2, 1), [0; 16]];
+    const TRIPLES: [[i16; 16]; 3] = [
+        entry_weights(3, 0),
+        entry_weights(3, 1),
+        entry_weights(3, 2),
+    ];
+    let weights = if g == 2 { &PAIRS } else { &TRIPLES };
+    for (t, out) in out.chunks_exact_mut(groups * 32).enumerate() {
+        let row = row(acts, first + t);
+        for (p, out) in out.chunks_exact_mut(32).enumerate() {
+            let x: [i16; 3] = std::array::from_fn(|j| match j < g {
+                true => row.get(g * p + j).map_or(0, |&q| q as i16),
+                false => 0,
+            });
+            let (low, high) = out.split_at_mut(16);
+            for i in 0..16 {
+                let sum = (0..3).map(|j| weights[j][i] * x[j]).sum::<i16>();
+                [low[i], high[i]] = sum.to_le_bytes();
             }
         }
     }
+    debug_assert_eq!(out.len(), mr * groups * 32, "tables of {mr} tokens");
 }
 
 #[cfg(test)]
@@ -290,5 +297,37 @@ mod tests {
             .map(|b| i16::from_le_bytes([b[0], b[1]]))
             .collect();
         assert_eq!(col, [0, 4, 1, 5, 2, 6, 3, 7]);
+    }
+
+    #[test]
+    fn column_pairs_and_quads_hold_every_code_once() {
+        let (m, k) = (3, 70);
+        let q: Vec<i8> = (0..m * k).map(|i| (i % 251) as i8).collect();
+        let a = Activations::from_codes(m, k, &q);
+        let (columns, block, quads, group, mr) = (96, 4, 40, 2, 4);
+        let form = ActsForm::ColumnPairsAndQuads {
+            columns,
+            block,
+            quads,
+            group,
+        };
+        let mut out = vec![0xAA; form.tile_bytes(mr, k)];
+        form.prepare(&a, 0, mr, &mut out);
+        for t in 0..mr {
+            let place = [0, 2, 1, 3][t];
+            for c in 0..160 {
+                let want = if t < m && c < k {
+                    q[t * k + c] as u8
+                } else {
+                    0
+                };
+                if c < columns {
+                    let got = out[(c / 2 * mr + place) * 2 + c % 2];
+                    assert_eq!(got, want, "pair: token {t} column {c}");
+                }
+                let at = ((t / group * quads + c / 4) * group + t % group) * 4 + c % 4;
+                assert_eq!(out[mr * columns + at], want, "quad: token {t} column {c}");
+            }
+        }
     }
 }

@@ -62,8 +62,9 @@ impl Variant for Hybrid {
             Axis {
                 name: "nr",
                 values: match m {
-                    1 => vec![1280],
-                    _ => vec![1280, 864, 1600, 1152, 1728, 2304, 640],
+                    // Most of a tile would be zero tokens: one spec, for completeness.
+                    ..16 => vec![1280],
+                    _ => vec![1280, 1728, 864, 1600, 2304, 1152, 640],
                 },
             },
             Axis {

@@ -55,12 +55,13 @@ impl Variant for Vlut {
         Ok(vec![
             Axis {
                 name: "mr",
-                values: if m == 1 { vec![lanes] } else { mr },
+                values: if m < 8 { vec![lanes] } else { mr },
             },
             Axis {
                 name: "nr",
                 values: match m {
-                    1 => vec![256],
+                    // Most of a tile would be zero tokens: one spec, for completeness.
+                    ..8 => vec![256],
                     _ => vec![864, 640, 1280, 2304, 256],
                 },
             },
@@ -70,7 +71,7 @@ impl Variant for Vlut {
             },
             Axis {
                 name: "u",
-                values: if m == 1 { vec![2] } else { vec![2, 4, 1] },
+                values: if m < 8 { vec![2] } else { vec![2, 1] },
             },
         ])
     }
