@@ -18,7 +18,11 @@ fn assert_fails(output: &Output, code: i32, words: &[&str]) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "stderr: {stderr}");
     assert!(!stderr.contains("panicked"), "{stderr}");
-    assert!(output.stdout.is_empty(), "stdout: {}", String::from_utf8_lossy(&output.stdout));
+    assert!(
+        output.stdout.is_empty(),
+        "stdout: {}",
+        String::from_utf8_lossy(&output.stdout)
+    );
     for word in words {
         assert!(stderr.contains(word), "{word:?} is not in: {stderr}");
     }
@@ -52,9 +56,30 @@ fn a_truncated_model_names_what_is_missing() {
     let whole = fs::read(tiny()).expect("the fixture");
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("cut.gguf");
-    for cut in [3, 4, 7, 8, 15, 16, 23, 24, 30, 100, 1000, 5000, 7000, 7424, 8000, 100_000, whole.len() - 1] {
+    for cut in [
+        3,
+        4,
+        7,
+        8,
+        15,
+        16,
+        23,
+        24,
+        30,
+        100,
+        1000,
+        5000,
+        7000,
+        7424,
+        8000,
+        100_000,
+        whole.len() - 1,
+    ] {
         fs::write(&path, &whole[..cut]).expect("written");
-        let output = run("bitnet-run", &["inspect", "-m", path.to_str().expect("UTF-8")]);
+        let output = run(
+            "bitnet-run",
+            &["inspect", "-m", path.to_str().expect("UTF-8")],
+        );
         assert_fails(&output, 1, &["cut.gguf"]);
     }
 }
@@ -70,13 +95,25 @@ fn prompts_and_tokens_out_of_range() {
         let mut args = base.to_vec();
         args.push(tokens);
         assert_fails(&run("bitnet-run", &args), 1, words);
-        assert!(fs::read_dir(out.path()).expect("folder").next().is_none(), "nothing is written");
+        assert!(
+            fs::read_dir(out.path()).expect("folder").next().is_none(),
+            "nothing is written"
+        );
     }
     for tokens in ["", "a", "-1", "4294967296"] {
         let argument = format!("--tokens={tokens}");
-        let output = run("bitnet-run", &["logits", "-m", &tiny, "-o", &npy, &argument]);
-        assert!(matches!(output.status.code(), Some(1 | 2)), "{tokens:?}: {output:?}");
-        assert!(!String::from_utf8_lossy(&output.stderr).contains("panicked"), "{tokens:?}");
+        let output = run(
+            "bitnet-run",
+            &["logits", "-m", &tiny, "-o", &npy, &argument],
+        );
+        assert!(
+            matches!(output.status.code(), Some(1 | 2)),
+            "{tokens:?}: {output:?}"
+        );
+        assert!(
+            !String::from_utf8_lossy(&output.stderr).contains("panicked"),
+            "{tokens:?}"
+        );
     }
 }
 
@@ -89,7 +126,10 @@ fn a_prompt_that_is_not_utf8() {
         .expect("starts");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(matches!(output.status.code(), Some(1 | 2)), "{stderr}");
-    assert!(stderr.contains("UTF-8") && !stderr.contains("panicked"), "{stderr}");
+    assert!(
+        stderr.contains("UTF-8") && !stderr.contains("panicked"),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -103,9 +143,17 @@ fn options_that_make_no_sense_are_usage_errors() {
         &[],
     ] {
         let output = run("bitnet-run", args);
-        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
-    let output = run("bitnet-run", &["generate", "-p", "x", "--kernel", "nonsense"]);
+    let output = run(
+        "bitnet-run",
+        &["generate", "-p", "x", "--kernel", "nonsense"],
+    );
     assert!(matches!(output.status.code(), Some(1 | 2)));
     assert!(String::from_utf8_lossy(&output.stderr).contains("nonsense"));
 }
@@ -114,12 +162,29 @@ fn options_that_make_no_sense_are_usage_errors() {
 fn output_paths_that_cannot_be_written() {
     let tiny = tiny();
     for path in ["/nonexistent/x.npy", "/dev/full", "/"] {
-        let output = run("bitnet-run", &["logits", "-m", &tiny, "--tokens", "1,2", "-o", path]);
+        let output = run(
+            "bitnet-run",
+            &["logits", "-m", &tiny, "--tokens", "1,2", "-o", path],
+        );
         assert_fails(&output, 1, &[path]);
     }
-    let output = run("bitnet-run", &["synth", "--shape", "large", "--layers", "1", "-o", "/nonexistent/m.gguf"]);
+    let output = run(
+        "bitnet-run",
+        &[
+            "synth",
+            "--shape",
+            "large",
+            "--layers",
+            "1",
+            "-o",
+            "/nonexistent/m.gguf",
+        ],
+    );
     assert_fails(&output, 1, &["/nonexistent/m.gguf"]);
-    let output = run("bitnet-run", &["convert", &tiny, "-o", "/nonexistent/m.gguf"]);
+    let output = run(
+        "bitnet-run",
+        &["convert", &tiny, "-o", "/nonexistent/m.gguf"],
+    );
     assert_fails(&output, 1, &["/nonexistent/m.gguf"]);
 }
 
@@ -138,9 +203,19 @@ fn a_full_disk_leaves_nothing_behind() {
         return;
     }
     let target = dir.path().join("m.gguf");
-    let output = run("bitnet-run", &["convert", &tiny(), "-o", target.to_str().expect("UTF-8")]);
-    let left: Vec<_> = fs::read_dir(dir.path()).expect("folder").flatten().map(|e| e.file_name()).collect();
-    let unmounted = std::process::Command::new("umount").arg(dir.path()).status().is_ok_and(|s| s.success());
+    let output = run(
+        "bitnet-run",
+        &["convert", &tiny(), "-o", target.to_str().expect("UTF-8")],
+    );
+    let left: Vec<_> = fs::read_dir(dir.path())
+        .expect("folder")
+        .flatten()
+        .map(|e| e.file_name())
+        .collect();
+    let unmounted = std::process::Command::new("umount")
+        .arg(dir.path())
+        .status()
+        .is_ok_and(|s| s.success());
     assert!(unmounted, "umount {}", dir.path().display());
     assert_fails(&output, 1, &["m.gguf"]);
     assert!(left.is_empty(), "left behind: {left:?}");
@@ -150,18 +225,51 @@ fn a_full_disk_leaves_nothing_behind() {
 fn a_broken_profile_costs_speed_and_is_said_once() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("p.toml");
-    let args = |p: &Path| ["generate", "-p", "Once", "-n", "4", "--temp", "0", "--profile"].map(String::from).into_iter()
-        .chain([p.display().to_string()]).collect::<Vec<_>>();
-    let want = run("bitnet-run", &["generate", "-p", "Once", "-n", "4", "--temp", "0"]);
-    assert!(want.status.success(), "{}", String::from_utf8_lossy(&want.stderr));
-    for text in ["", "not toml at all [", "version = 999\n", "[host]\ncpu = \"something else\"\n"] {
+    let args = |p: &Path| {
+        [
+            "generate",
+            "-p",
+            "Once",
+            "-n",
+            "4",
+            "--temp",
+            "0",
+            "--profile",
+        ]
+        .map(String::from)
+        .into_iter()
+        .chain([p.display().to_string()])
+        .collect::<Vec<_>>()
+    };
+    let want = run(
+        "bitnet-run",
+        &["generate", "-p", "Once", "-n", "4", "--temp", "0"],
+    );
+    assert!(
+        want.status.success(),
+        "{}",
+        String::from_utf8_lossy(&want.stderr)
+    );
+    for text in [
+        "",
+        "not toml at all [",
+        "version = 999\n",
+        "[host]\ncpu = \"something else\"\n",
+    ] {
         fs::write(&path, text).expect("written");
         let args = args(&path);
-        let got = run("bitnet-run", &args.iter().map(String::as_str).collect::<Vec<_>>());
+        let got = run(
+            "bitnet-run",
+            &args.iter().map(String::as_str).collect::<Vec<_>>(),
+        );
         let stderr = String::from_utf8_lossy(&got.stderr);
         assert!(got.status.success(), "{text:?}: {stderr}");
         assert_eq!(got.stdout, want.stdout, "a profile never changes the text");
-        assert_eq!(stderr.lines().filter(|l| l.contains("p.toml")).count(), 1, "said once: {stderr}");
+        assert_eq!(
+            stderr.lines().filter(|l| l.contains("p.toml")).count(),
+            1,
+            "said once: {stderr}"
+        );
     }
 }
 
@@ -175,7 +283,12 @@ fn a_closed_pipe_ends_quietly() {
         .expect("starts");
     drop(child.stdout.take());
     let mut stderr = String::new();
-    child.stderr.take().expect("piped").read_to_string(&mut stderr).expect("read");
+    child
+        .stderr
+        .take()
+        .expect("piped")
+        .read_to_string(&mut stderr)
+        .expect("read");
     child.wait().expect("ends");
     assert!(!stderr.contains("panicked"), "{stderr}");
 }
@@ -186,25 +299,66 @@ fn ctrl_c_stops_generating_and_tuning_cleanly() {
     let profile = dir.path().join("p.toml");
     let profile_arg = profile.display().to_string();
     for (binary, args) in [
-        ("bitnet-run", vec!["generate", "-p", "Once upon a time", "-n", "1000000", "--temp", "1", "--ignore-eos"]),
-        ("bitnet-tune", vec!["tune", "-o", &profile_arg, "--budget", "600"]),
+        (
+            "bitnet-run",
+            vec![
+                "generate",
+                "-p",
+                "Once upon a time",
+                "-n",
+                "1000000",
+                "--temp",
+                "1",
+                "--ignore-eos",
+            ],
+        ),
+        (
+            "bitnet-tune",
+            vec!["tune", "-o", &profile_arg, "--budget", "600"],
+        ),
     ] {
-        let mut child = command(binary).args(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starts");
+        let mut child = command(binary)
+            .args(&args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("starts");
         std::thread::sleep(std::time::Duration::from_millis(1500));
         // SAFETY: plain system call on a child that is still ours to wait for.
-        #[expect(unsafe_code, reason = "there is no safe way to send SIGINT from the standard library")]
+        #[expect(
+            unsafe_code,
+            reason = "there is no safe way to send SIGINT from the standard library"
+        )]
         let sent = unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
         assert_eq!(sent, 0);
         let mut stderr = String::new();
-        child.stderr.take().expect("piped").read_to_string(&mut stderr).expect("read");
+        child
+            .stderr
+            .take()
+            .expect("piped")
+            .read_to_string(&mut stderr)
+            .expect("read");
         let status = child.wait().expect("ends");
         assert!(!stderr.contains("panicked"), "{binary}: {stderr}");
-        assert!(matches!(status.code(), Some(0 | 1 | 130)), "{binary}: {status:?} {stderr}");
+        assert!(
+            matches!(status.code(), Some(0 | 1 | 130)),
+            "{binary}: {status:?} {stderr}"
+        );
     }
-    let left: Vec<_> = fs::read_dir(dir.path()).expect("folder").flatten().map(|e| e.file_name()).collect();
-    assert!(left.is_empty() || left == ["p.toml"], "no temporary files: {left:?}");
+    let left: Vec<_> = fs::read_dir(dir.path())
+        .expect("folder")
+        .flatten()
+        .map(|e| e.file_name())
+        .collect();
+    assert!(
+        left.is_empty() || left == ["p.toml"],
+        "no temporary files: {left:?}"
+    );
     if profile.exists() {
         let shown = run("bitnet-tune", &["show", &profile_arg]);
-        assert!(shown.status.success(), "a profile that was written is whole");
+        assert!(
+            shown.status.success(),
+            "a profile that was written is whole"
+        );
     }
 }
