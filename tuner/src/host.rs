@@ -86,7 +86,7 @@ impl Host {
         let memory = peaks::streaming_memory(self.cold_bytes());
         let mut measured = Measured::default();
         for &threads in thread_counts {
-            let read = peaks::read_gb_per_s(self.isa, self.features, threads, memory.bytes())?;
+            let read = peaks::read_gb_per_s(self.isa, self.features, threads, &memory)?;
             let dot = peaks::dot_gmac_per_s(self.isa, self.features, threads)?;
             measured.read_gb_per_s.insert(threads.to_string(), read);
             measured.peak_gmac_per_s.insert(threads.to_string(), dot);

@@ -2,11 +2,11 @@
 //! through the same emitters and the same call as every kernel.
 
 use bitnet_codegen::acts::ActsForm;
-use bitnet_codegen::kernel::AlignedBytes;
 use bitnet_codegen::layout::{Panel, PanelShape, i2s};
 use bitnet_codegen::program::{Addr, Builder, Op, Operand, Promise, Value};
 use bitnet_codegen::variant::OutOrder;
 use bitnet_codegen::{Features, Isa, Kernel, KernelError, KernelSet, KernelSpec, Plan};
+use bitnet_runtime::memory::HugeBytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -158,12 +158,12 @@ pub fn read_gb_per_s(
     memory: &[u8],
 ) -> Result<f64, KernelError> {
     let mut best = 0f64;
-    for ahead in [0, 32, 64, 128] {
+    for ahead in [0, 16, 32, 64, 128] {
         let kernel = build(stream_plan(isa, ahead), cpu)?;
         let call_bytes = kernel.panel().bytes();
         let calls = memory.len() / call_bytes;
         let mut seconds = f64::INFINITY;
-        for _ in 0..4 {
+        for _ in 0..6 {
             let next = AtomicUsize::new(0);
             let took = best_of(
                 1,
@@ -236,12 +236,10 @@ fn best_of<F: FnMut(&Kernel) + Send>(
     best
 }
 
-/// Memory to read from: far larger than the last-level cache, touched once so that it is really there.
-pub fn streaming_memory(bytes: usize) -> AlignedBytes {
-    let mut memory = AlignedBytes::zeroed(bytes);
-    memory
-        .bytes_mut()
-        .chunks_mut(4096)
-        .for_each(|page| page[0] = 1);
+/// Memory to read from: far larger than the last-level cache, on the pages that packed weights lie on, touched once
+/// so that it is really there.
+pub fn streaming_memory(bytes: usize) -> HugeBytes {
+    let mut memory = HugeBytes::zeroed(bytes);
+    memory.chunks_mut(4096).for_each(|page| page[0] = 1);
     memory
 }
