@@ -121,7 +121,7 @@ pub const MODEL_SHAPES: &[(usize, usize)] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::program::Checked;
+    use crate::program::{Checked, Operand};
     use std::collections::BTreeSet;
 
     /// K of every model, the longest first.
@@ -167,6 +167,12 @@ mod tests {
                                 break;
                             };
                             plans += 1;
+                            for o in [Operand::Scratch0, Operand::Scratch1] {
+                                let mut keeps = plan.main.iter().map(|(_, p)| p.keeps_zero(o));
+                                let first = keeps.next();
+                                // They share the memory: what one leaves, another must not take for zeros.
+                                assert!(keeps.all(|k| Some(k) == first), "{spec}: {o:?}");
+                            }
                             let main = plan.main.into_iter().map(|(_, p)| p);
                             for program in plan.unpack.into_iter().chain(main) {
                                 programs += 1;

@@ -1,6 +1,8 @@
 //! The interpreter: runs a program in checked Rust, lane by lane. The oracle of every emitter, and the
 //! last resort on a CPU that no emitter knows. Every memory access is a slice access; overflow panics.
 
+mod strict;
+
 use super::{Backend, Code};
 use crate::isa::{Features, Isa};
 use crate::program::{Addr, Checked, Lanes, Loop, Op, Operand, Program, Stmt, Value};
@@ -71,6 +73,17 @@ struct Machine<'a, 'm> {
     values: Vec<Vector>,
     indices: Vec<usize>,
     counters: Vec<usize>,
+    /// The program, where the contracts of its ops and its promises are checked, too.
+    strict: Option<&'a Program>,
+}
+
+/// Runs `program` once and checks on the way what [`Checked`] proves beyond bounds: the contract of every
+/// op and the promise of every operand that is stored to. For tests of the proof.
+///
+/// # Panics
+/// When a contract or a promise is broken, or an access leaves an operand.
+pub fn run_strict(program: &Program, memory: &mut Memory<'_>) {
+    machine(program, memory, Some(program)).stmts(&program.body);
 }
 
 /// Runs `program` once.
@@ -78,14 +91,22 @@ struct Machine<'a, 'm> {
 /// # Panics
 /// When an access leaves an operand or a sum overflows: both are bugs that [`Checked`] rules out.
 pub fn run(program: &Program, memory: &mut Memory<'_>) {
-    let mut machine = Machine {
+    machine(program, memory, None).stmts(&program.body);
+}
+
+fn machine<'a, 'm>(
+    program: &Program,
+    memory: &'a mut Memory<'m>,
+    strict: Option<&'a Program>,
+) -> Machine<'a, 'm> {
+    Machine {
         memory,
         width: program.width.bytes(),
         values: vec![[0; 64]; program.n_values as usize],
         indices: vec![0; program.n_indices as usize],
         counters: vec![0; program.n_counters as usize],
-    };
-    machine.stmts(&program.body);
+        strict,
+    }
 }
 
 impl Machine<'_, '_> {
@@ -176,6 +197,15 @@ impl Machine<'_, '_> {
 
     fn put(&mut self, a: &Addr, v: &Vector) {
         let (at, w) = (self.at(a), self.width);
+        if let Some(extent) = self.strict.and_then(|p| p.extent(a.operand)) {
+            assert!(
+                extent.promise.holds(&v[..w]),
+                "{:?} promises {:?}, stored {:?}",
+                a.operand,
+                extent.promise,
+                &v[..w]
+            );
+        }
         self.memory.write(a.operand)[at..][..w].copy_from_slice(&v[..w]);
     }
 
@@ -197,6 +227,11 @@ impl Machine<'_, '_> {
             }
             _ => {
                 let inputs: Vec<Vector> = op.inputs().into_iter().map(|v| self.get(v)).collect();
+                if self.strict.is_some()
+                    && let Err(why) = strict::contract(op, &inputs, self.width)
+                {
+                    panic!("{why}");
+                }
                 eval(op, &inputs)
             }
         }

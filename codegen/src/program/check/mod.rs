@@ -6,12 +6,14 @@
 
 mod abs;
 mod bytes;
+mod counts;
 mod flow;
 mod regions;
 mod structure;
 mod transfer;
 
 pub use abs::Range;
+pub use counts::Counts;
 pub use flow::Ranges;
 
 use super::{Program, Value};
