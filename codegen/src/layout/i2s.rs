@@ -32,7 +32,7 @@ impl Layout for I2s {
                 shape.kr
             ));
         }
-        (shape.nr % 4 != 0 || shape.nr == 0)
+        (!shape.nr.is_multiple_of(4) || shape.nr == 0)
             .then(|| format!("NR = {} is not a multiple of 4", shape.nr))
     }
 

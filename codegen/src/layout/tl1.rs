@@ -41,7 +41,7 @@ impl Layout for Tl1 {
         let kp = self.k_padded(shape);
         for (r, row) in codes.chunks_exact(kp).enumerate() {
             for (s, c) in row.chunks_exact(STEP_K).enumerate() {
-                out[at(shape, s, r)] = 3 * c[0] + c[1] | (3 * c[2] + c[3]) << 4;
+                out[at(shape, s, r)] = (3 * c[0] + c[1]) | ((3 * c[2] + c[3]) << 4);
             }
         }
     }

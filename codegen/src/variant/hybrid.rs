@@ -253,7 +253,7 @@ impl Tile<'_> {
         let mask = b.op(Op::Splat8(3));
         let accs = b.repeat(
             self.split.turns,
-            &vec![zero; GROUP * VECTORS],
+            &[zero; GROUP * VECTORS],
             |b, turn, params| {
                 let mut accs = params.to_vec();
                 for f in 0..ROWS_PER_TURN {

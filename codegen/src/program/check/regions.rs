@@ -318,10 +318,10 @@ impl Walk<'_, '_> {
 
     fn end(&self, operand: Operand, zero: bool) -> Result<(), String> {
         let byte = |at: usize| at * self.unit;
-        if let Some(at) = self.cells.iter().position(|c| !c.written) {
-            if operand == Operand::Out {
-                return Err(format!("byte {} is never written", byte(at)));
-            }
+        if let Some(at) = self.cells.iter().position(|c| !c.written)
+            && operand == Operand::Out
+        {
+            return Err(format!("byte {} is never written", byte(at)));
         }
         let left = |c: &Cell| zero && c.range != Range::exact(0);
         match self.cells.iter().position(left) {
