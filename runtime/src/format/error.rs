@@ -10,8 +10,7 @@ use thiserror::Error;
 pub struct LoadError {
     /// The file or folder.
     pub path: String,
-    /// What is wrong with it.
-    #[source]
+    /// What is wrong with it. Part of the line above, so not a source of its own.
     pub kind: LoadErrorKind,
 }
 

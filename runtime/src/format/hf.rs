@@ -18,20 +18,30 @@ pub(super) fn read_json<T: DeserializeOwned>(
     folder: &Path,
     name: &str,
 ) -> Result<Option<T>, LoadErrorKind> {
-    let text = match std::fs::read(folder.join(name)) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(reason) => {
-            let kind = Box::new(LoadErrorKind::Io {
-                action: "read",
-                reason,
-            });
-            return Err(LoadErrorKind::InFile {
-                file: name.into(),
-                kind,
-            });
-        }
+    let path = folder.join(name);
+    let in_file = |kind| LoadErrorKind::InFile {
+        file: name.into(),
+        kind: Box::new(kind),
     };
+    let io = |reason| {
+        in_file(LoadErrorKind::Io {
+            action: "read",
+            reason,
+        })
+    };
+    match std::fs::metadata(&path) {
+        Ok(meta) if meta.is_file() => {}
+        // Reading a pipe would wait for a writer.
+        Ok(_) => {
+            return Err(in_file(unsupported(
+                "input that is not a regular file",
+                "expected a JSON file",
+            )));
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(reason) => return Err(io(reason)),
+    }
+    let text = std::fs::read(path).map_err(io)?;
     serde_json::from_slice(&text)
         .map(Some)
         .map_err(|reason| LoadErrorKind::Json {

@@ -22,15 +22,16 @@ impl Blob {
     /// Maps a regular file.
     pub(crate) fn map(path: &Path) -> Result<Blob, LoadErrorKind> {
         let io = |action| move |reason| LoadErrorKind::Io { action, reason };
-        let file = File::open(path).map_err(io("open"))?;
-        let meta = file.metadata().map_err(io("read the size"))?;
+        // Asked before opening: a pipe would wait for a writer.
+        let meta = std::fs::metadata(path).map_err(io("open"))?;
         if !meta.is_file() {
             return Err(super::error::unsupported(
                 "input that is not a regular file",
                 "give a file or a folder",
             ));
         }
-        if meta.len() == 0 {
+        let file = File::open(path).map_err(io("open"))?;
+        if file.metadata().map_err(io("read the size of"))?.len() == 0 {
             return Err(LoadErrorKind::Empty);
         }
         // SAFETY: the map is read-only and private to this process. A file that another process

@@ -20,7 +20,6 @@ pub struct WriteError {
     /// What was being done.
     pub action: &'static str,
     /// The system's answer.
-    #[source]
     pub reason: io::Error,
 }
 
@@ -166,7 +165,7 @@ impl GgufWriter {
 /// Where bytes go until the file is complete.
 enum Target {
     /// Beside the file it will become; removed when dropped early.
-    Temporary(BufWriter<NamedTempFile>),
+    Temporary(BufWriter<NamedTempFile>, PathBuf),
     /// A device or a pipe, which cannot be replaced.
     Direct(BufWriter<File>),
 }
@@ -187,8 +186,18 @@ impl Target {
                 let file = File::options().write(true).open(path).map_err(error)?;
                 return Ok(Target::Direct(BufWriter::with_capacity(BUFFER_BYTES, file)));
             }
-            _ => {}
+            Ok(_) => {
+                // A link stays a link: what it points at is replaced.
+                let path = std::fs::canonicalize(path).map_err(error)?;
+                return Self::temporary(&path);
+            }
+            Err(_) => {}
         }
+        Self::temporary(path)
+    }
+
+    fn temporary(path: &Path) -> Result<Target, WriteError> {
+        let error = |reason| WriteError::new(path, "create", reason);
         let folder = path
             .parent()
             .filter(|p| !p.as_os_str().is_empty())
@@ -202,10 +211,8 @@ impl Target {
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
         let file = builder.tempfile_in(folder).map_err(error)?;
-        Ok(Target::Temporary(BufWriter::with_capacity(
-            BUFFER_BYTES,
-            file,
-        )))
+        let file = BufWriter::with_capacity(BUFFER_BYTES, file);
+        Ok(Target::Temporary(file, path.to_path_buf()))
     }
 }
 
@@ -242,7 +249,7 @@ impl GgufFile {
         body: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), WriteError> {
         let result = match &mut self.target {
-            Target::Temporary(w) => body(w),
+            Target::Temporary(w, _) => body(w),
             Target::Direct(w) => body(w),
         };
         result.map_err(|reason| WriteError::new(&self.path, action, reason))
@@ -280,7 +287,7 @@ impl GgufFile {
     pub fn finish(mut self) -> Result<(), WriteError> {
         assert_eq!(self.done, self.sizes.len(), "tensors written");
         self.write("write", |w| w.flush())?;
-        let Target::Temporary(w) = self.target else {
+        let Target::Temporary(w, name) = self.target else {
             return Ok(());
         };
         let error = |action| {
@@ -290,8 +297,7 @@ impl GgufFile {
         let file = w.into_inner().map_err(|e| error("write")(e.into_error()))?;
         // A full disk may answer only here.
         file.as_file().sync_all().map_err(error("write"))?;
-        file.persist(&self.path)
-            .map_err(|e| error("name")(e.error))?;
+        file.persist(name).map_err(|e| error("name")(e.error))?;
         Ok(())
     }
 }

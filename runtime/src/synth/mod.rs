@@ -395,6 +395,20 @@ mod tests {
         }
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn a_link_in_the_way_stays_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (real, link) = (dir.path().join("real.gguf"), dir.path().join("link.gguf"));
+        std::fs::write(&real, "old").unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let shape = Shape::find("tiny").unwrap();
+        write(&link, shape, 1, Some(1), &mut |_, _| true).unwrap();
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert!(open(&real, &OpenOptions::default()).is_ok());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
     #[test]
     fn bad_requests_are_named_and_leave_nothing() {
         let dir = tempfile::tempdir().unwrap();

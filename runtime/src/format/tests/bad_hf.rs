@@ -24,6 +24,8 @@ fn fails(dir: &Path, fragments: &[&str]) -> LoadError {
         line.starts_with(&dir.display().to_string()) && !line.contains('\n'),
         "{line}"
     );
+    // Printing the chain of causes must not say it twice.
+    assert!(std::error::Error::source(&error).is_none(), "{line}");
     for fragment in fragments {
         assert!(
             line.contains(fragment),
@@ -46,6 +48,19 @@ fn folders_without_their_files_are_named() {
     fails(dir.path(), &["model.safetensors: the file is empty"]);
     let missing = dir.path().join("nowhere");
     fails(&missing, &["cannot open", "No such file"]);
+    if cfg!(unix) {
+        fails(
+            Path::new("/dev/null"),
+            &["unsupported input that is not a regular file"],
+        );
+    }
+    let dir = copy();
+    std::fs::remove_file(dir.path().join("config.json")).unwrap();
+    std::fs::create_dir(dir.path().join("config.json")).unwrap();
+    fails(
+        dir.path(),
+        &["config.json: unsupported input that is not a regular file"],
+    );
     let text = dir.path().join("a.txt");
     std::fs::write(&text, "hello").unwrap();
     fails(&text, &["not a model file: it starts with \"hello\""]);
