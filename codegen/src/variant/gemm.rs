@@ -71,7 +71,11 @@ impl Variant for Gemm {
             },
             Axis {
                 name: "u",
-                values: if m == 1 { vec![4] } else { vec![4, 1, 2] },
+                values: if m == 1 { vec![4] } else { vec![4, 2] },
+            },
+            Axis {
+                name: "pf",
+                values: if m == 1 { vec![64] } else { vec![64, 0] },
             },
         ])
     }
@@ -174,7 +178,14 @@ impl<'a> Tile<'a> {
         let mask = b.op(Op::Splat8(3));
         let two = b.op(Op::Splat8(2));
         let step_bytes = self.quad_bytes();
+        let lines_ahead = self.spec.knob("pf", 0) as usize;
         b.repeat(self.quads * QUAD / STEP_K, &[], |b, step, _| {
+            for line in 0..step_bytes.div_ceil(64) {
+                if lines_ahead > 0 {
+                    let addr = Addr::new(Operand::Weights, 64 * (lines_ahead + line));
+                    b.prefetch(addr.step(step, step_bytes));
+                }
+            }
             for v in 0..self.vectors {
                 let word = b.op(Op::Load(
                     Addr::new(Operand::Weights, v * w).step(step, step_bytes),

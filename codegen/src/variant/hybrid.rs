@@ -71,6 +71,10 @@ impl Variant for Hybrid {
                 name: "kr",
                 values: vec![mixed::STEP_K as u32],
             },
+            Axis {
+                name: "pf",
+                values: if m < 16 { vec![0] } else { vec![64, 0, 192] },
+            },
         ])
     }
 
@@ -110,6 +114,8 @@ impl Variant for Hybrid {
                 kr: mixed::STEP_K,
                 mr: TOKENS,
                 unroll: 2,
+                // A turn reads 32 bytes of indices and 192 bytes of codes.
+                lines_ahead: (spec.knob("pf", 0) as usize).div_ceil(6),
             },
             acts_bytes: acts.tile_bytes(TOKENS, k),
         };
@@ -256,6 +262,8 @@ impl Tile<'_> {
             &[zero; GROUP * VECTORS],
             |b, turn, params| {
                 let mut accs = params.to_vec();
+                self.prefetch(b, job, turn);
+                self.rows.prefetch(b, &place, (turn, ROWS_PER_TURN), 0);
                 for f in 0..ROWS_PER_TURN {
                     self.quad(b, job, turn, f, mask, &mut accs);
                     self.rows.add_row(b, &place, (turn, ROWS_PER_TURN), f);
@@ -276,6 +284,25 @@ impl Tile<'_> {
             .add_rows(b, &place, ROWS_PER_TURN * self.split.turns);
     }
 
+    /// Brings codes near that will be read soon.
+    fn prefetch(&self, b: &mut Builder, job: &Job, turn: Counter) {
+        let lines_ahead = self.spec.knob("pf", 0) as usize;
+        for line in 0..DOT_ROWS * 4 / 64 {
+            if lines_ahead > 0 {
+                b.prefetch(self.codes(job, turn, 64 * (lines_ahead + line)));
+            }
+        }
+    }
+
+    /// Byte `at` of what a turn reads of the i2s panel.
+    fn codes(&self, job: &Job, turn: Counter, at: usize) -> Addr {
+        let (split, step_bytes) = (&self.split, DOT_ROWS * 4);
+        Addr::new(Operand::Weights, split.lut_bytes() + at)
+            .step(job.panel, split.dot_bytes())
+            .step(job.chunk, split.turns * step_bytes)
+            .step(turn, step_bytes)
+    }
+
     /// Four columns of a turn: field `f` of the panel's bytes.
     fn quad(
         &self,
@@ -287,14 +314,9 @@ impl Tile<'_> {
         accs: &mut [Value],
     ) {
         let split = &self.split;
-        let step_bytes = DOT_ROWS * 4;
         let codes: Vec<Value> = (0..VECTORS)
             .map(|v| {
-                let addr = Addr::new(Operand::Weights, split.lut_bytes() + 64 * v)
-                    .step(job.panel, split.dot_bytes())
-                    .step(job.chunk, split.turns * step_bytes)
-                    .step(turn, step_bytes);
-                let word = b.op(Op::Load(addr));
+                let word = b.op(Op::Load(self.codes(job, turn, 64 * v)));
                 // Bits of the neighbouring byte shift in above bit 7 − 2f: the mask drops them.
                 let low = match f {
                     0 => word,

@@ -42,6 +42,8 @@ pub(super) struct Rows {
     pub mr: usize,
     /// Rows of a turn.
     pub unroll: usize,
+    /// Cache lines of indices that a turn prefetches ahead; 0 for none.
+    pub lines_ahead: usize,
 }
 
 impl Rows {
@@ -130,11 +132,30 @@ impl Rows {
     /// For the rows from `from` on the entries of their indices, added up in registers and then to memory.
     pub fn add_rows(&self, b: &mut Builder, place: &Place, from: usize) {
         b.repeat((self.rows - from) / self.unroll, &[], |b, turn, _| {
+            self.prefetch(b, place, (turn, self.unroll), from);
             for r in 0..self.unroll {
                 self.add_row(b, place, (turn, self.unroll), from + r);
             }
             vec![]
         });
+    }
+
+    /// Brings indices near that will be read soon: those of the same step, or of the next, which follows.
+    pub fn prefetch(
+        &self,
+        b: &mut Builder,
+        place: &Place,
+        (turn, rows): (Counter, usize),
+        at: usize,
+    ) {
+        let groups = self.groups();
+        for line in 0..(rows * groups).div_ceil(64) {
+            if self.lines_ahead > 0 {
+                let bytes = at * groups + 64 * (self.lines_ahead + line);
+                let addr = Addr::new(Operand::Weights, bytes).step(turn, rows * groups);
+                b.prefetch(place.apply(addr, self.rows * groups));
+            }
+        }
     }
 
     /// One row: `counter · rows + at` of the step at `place`.

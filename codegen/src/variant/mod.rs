@@ -1,5 +1,6 @@
 //! Kernel families: each turns a spec and a K into a [`Plan`], that is a panel shape, a form of
 //! activations, and programs. One file per family, and [`VARIANTS`], the only list.
+#![doc = include_str!("NOTES.md")]
 
 pub mod dense;
 pub mod gemm;

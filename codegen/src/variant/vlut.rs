@@ -62,7 +62,7 @@ impl Variant for Vlut {
                 values: match m {
                     // Most of a tile would be zero tokens: one spec, for completeness.
                     ..8 => vec![256],
-                    _ => vec![864, 640, 1280, 2304, 256],
+                    _ => vec![864, 2304, 1280, 640, 256],
                 },
             },
             Axis {
@@ -71,7 +71,11 @@ impl Variant for Vlut {
             },
             Axis {
                 name: "u",
-                values: if m < 8 { vec![2] } else { vec![2, 1] },
+                values: if m < 8 { vec![2] } else { vec![4, 2] },
+            },
+            Axis {
+                name: "pf",
+                values: if m < 8 { vec![0] } else { vec![32, 0] },
             },
         ])
     }
@@ -108,6 +112,7 @@ impl Variant for Vlut {
             kr: spec.kr,
             mr: spec.mr,
             unroll,
+            lines_ahead: spec.knob("pf", 0) as usize,
         };
         if rows.tables_bytes() > TABLES_BYTES {
             return bad(format!(
