@@ -120,35 +120,49 @@ impl Head {
 leveled! {
     /// Dot products of a run of rows with up to `TOKENS` tokens: `out[row · TOKENS + token]`.
     fn logits_of(dtype: FloatType, rows: &[u8], k: usize, x: &[f32], out: &mut [f32; ROWS * TOKENS]) {
+        // One loop for each type: the constant decides what is inlined.
         match dtype {
-            FloatType::F32 => dots(rows, k, x, out, (1, 4), f32_block),
-            FloatType::F16 => dots(rows, k, x, out, (1, 2), f16_block),
-            FloatType::BF16 => dots(rows, k, x, out, (1, 2), bf16_block),
-            FloatType::Q8_0 => dots(rows, k, x, out, (32, 34), q8_0_block),
-            FloatType::Q4_0 => dots(rows, k, x, out, (32, 18), q4_0_block),
-            FloatType::Q6K => dots(rows, k, x, out, (256, 210), q6_k_block),
+            FloatType::F32 => dots::<LEVEL>(FloatType::F32, rows, k, x, out),
+            FloatType::F16 => dots::<LEVEL>(FloatType::F16, rows, k, x, out),
+            FloatType::BF16 => dots::<LEVEL>(FloatType::BF16, rows, k, x, out),
+            FloatType::Q8_0 => dots::<LEVEL>(FloatType::Q8_0, rows, k, x, out),
+            FloatType::Q4_0 => dots::<LEVEL>(FloatType::Q4_0, rows, k, x, out),
+            FloatType::Q6K => dots::<LEVEL>(FloatType::Q6K, rows, k, x, out),
         }
     }
 }
 
-/// The loop over rows, blocks and tokens around one decoder.
+/// Decodes whole blocks. Not a function pointer or a closure: those are not compiled for the caller's level.
 #[inline(always)]
-fn dots(
+fn decode<const LEVEL: u8>(dtype: FloatType, bytes: &[u8], out: &mut [f32]) {
+    match dtype {
+        FloatType::F32 => f32_block(bytes, out),
+        FloatType::F16 => f16_block::<LEVEL>(bytes, out),
+        FloatType::BF16 => bf16_block(bytes, out),
+        FloatType::Q8_0 => q8_0_block(bytes, out),
+        FloatType::Q4_0 => q4_0_block(bytes, out),
+        FloatType::Q6K => q6_k_block(bytes, out),
+    }
+}
+
+/// The loop over rows, blocks and tokens.
+#[inline(always)]
+fn dots<const LEVEL: u8>(
+    dtype: FloatType,
     rows: &[u8],
     k: usize,
     x: &[f32],
     out: &mut [f32; ROWS * TOKENS],
-    (elements, bytes): (usize, usize),
-    decode: impl Fn(&[u8], &mut [f32]),
 ) {
+    let (elements, bytes) = dtype.block();
     let row_bytes = k / elements * bytes;
+    let mut values = [0f32; BLOCK];
     for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
         let out = &mut out[r * TOKENS..][..TOKENS];
         if x.len() == k {
             let mut lanes = [0f32; LANES];
             for (block, x) in row.chunks(BLOCK / elements * bytes).zip(x.chunks(BLOCK)) {
-                let mut values = [0f32; BLOCK];
-                decode(block, &mut values[..x.len()]);
+                decode::<LEVEL>(dtype, block, &mut values[..x.len()]);
                 dot_into(&mut lanes, &values[..x.len()], x);
             }
             out[0] = tree(lanes);
@@ -157,8 +171,7 @@ fn dots(
         let mut lanes = [[0f32; LANES]; TOKENS];
         for (b, block) in row.chunks(BLOCK / elements * bytes).enumerate() {
             let len = BLOCK.min(k - b * BLOCK);
-            let mut values = [0f32; BLOCK];
-            decode(block, &mut values[..len]);
+            decode::<LEVEL>(dtype, block, &mut values[..len]);
             for (lanes, x) in lanes.iter_mut().zip(x.chunks_exact(k)) {
                 dot_into(lanes, &values[..len], &x[b * BLOCK..][..len]);
             }
@@ -193,8 +206,30 @@ fn half_at(bytes: &[u8], at: usize) -> f32 {
     half_to_f32(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
 }
 
+/// Halves by the CPU's own conversion from [`crate::lanes::Level::Avx2`] on: exact, like [`half_to_f32`].
 #[inline(always)]
-fn f16_block(bytes: &[u8], out: &mut [f32]) {
+fn f16_block<const LEVEL: u8>(bytes: &[u8], out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if LEVEL > 0 {
+        use std::arch::x86_64::{_mm_loadu_si128, _mm256_cvtph_ps, _mm256_storeu_ps};
+        let (blocks, tail) = out.as_chunks_mut::<8>();
+        let (halves, rest) = bytes.as_chunks::<16>();
+        for (o, b) in blocks.iter_mut().zip(halves) {
+            // SAFETY: 16 readable bytes, in any alignment.
+            let halves = unsafe { _mm_loadu_si128(b.as_ptr().cast()) };
+            // SAFETY: a level above 0 is chosen only where `lanes::detect` found F16C.
+            let values = unsafe { _mm256_cvtph_ps(halves) };
+            // SAFETY: eight writable floats, in any alignment.
+            unsafe { _mm256_storeu_ps(o.as_mut_ptr(), values) };
+        }
+        halves_by_integer(rest, tail);
+        return;
+    }
+    halves_by_integer(bytes, out);
+}
+
+#[inline(always)]
+fn halves_by_integer(bytes: &[u8], out: &mut [f32]) {
     for (o, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
         *o = half_to_f32(u16::from_le_bytes(*b));
     }
@@ -231,9 +266,17 @@ fn q4_0_block(bytes: &[u8], out: &mut [f32]) {
         .zip(bytes.as_chunks::<18>().0)
     {
         let d = half_at(b, 0);
+        // Without this, LLVM runs 16 blocks at once with gathers, which is five times slower.
+        let b = std::hint::black_box(b);
+        let mut codes = [0i8; 32];
         for i in 0..16 {
-            o[i] = d * ((b[2 + i] & 15) as i32 - 8) as f32;
-            o[16 + i] = d * ((b[2 + i] >> 4) as i32 - 8) as f32;
+            codes[i] = (b[2 + i] & 15) as i8 - 8;
+        }
+        for i in 0..16 {
+            codes[16 + i] = (b[2 + i] >> 4) as i8 - 8;
+        }
+        for i in 0..32 {
+            o[i] = d * codes[i] as f32;
         }
     }
 }

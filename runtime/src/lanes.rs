@@ -19,9 +19,9 @@ pub const LANES: usize = 32;
 pub enum Level {
     /// What the target guarantees (SSE2 on x86-64).
     Base = 0,
-    /// 256-bit vectors.
+    /// 256-bit vectors (AVX2 and F16C).
     Avx2 = 1,
-    /// 512-bit vectors.
+    /// 512-bit vectors (AVX-512 F, BW, DQ, VL and F16C).
     Avx512 = 2,
 }
 
@@ -31,14 +31,15 @@ static LEVEL: AtomicU8 = AtomicU8::new(255);
 fn detect() -> Level {
     #[cfg(target_arch = "x86_64")]
     {
-        if is_x86_feature_detected!("avx512f")
+        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c");
+        let avx512 = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl")
-        {
+            && is_x86_feature_detected!("avx512vl");
+        if avx2 && avx512 {
             return Level::Avx512;
         }
-        if is_x86_feature_detected!("avx2") {
+        if avx2 {
             return Level::Avx2;
         }
     }
@@ -68,20 +69,21 @@ pub(crate) fn level() -> Level {
     }
 }
 
-/// Compiles a function once for each [`Level`] and calls the one that this CPU runs.
+/// Compiles a function once for each [`Level`] and calls the one that this CPU runs. The body may read its
+/// level as `LEVEL`, a `Level` as `u8`.
 macro_rules! leveled {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
         $vis fn $name($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
-            fn body($($arg: $ty),*) $(-> $ret)? $body
+            fn body<const LEVEL: u8>($($arg: $ty),*) $(-> $ret)? $body
 
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-                fn avx512($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
-                #[target_feature(enable = "avx2")]
-                fn avx2($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
+                fn avx512($($arg: $ty),*) $(-> $ret)? { body::<2>($($arg),*) }
+                #[target_feature(enable = "avx2,f16c")]
+                fn avx2($($arg: $ty),*) $(-> $ret)? { body::<1>($($arg),*) }
                 match $crate::lanes::level() {
                     // SAFETY: `detect` found these features on this CPU.
                     $crate::lanes::Level::Avx512 => return unsafe { avx512($($arg),*) },
@@ -90,14 +92,16 @@ macro_rules! leveled {
                     $crate::lanes::Level::Base => {}
                 }
             }
-            body($($arg),*)
+            body::<0>($($arg),*)
         }
     };
 }
 
 /// Adds up partial sums in a fixed tree.
 #[inline(always)]
-pub(crate) fn tree(mut lanes: [f32; LANES]) -> f32 {
+pub(crate) fn tree(lanes: [f32; LANES]) -> f32 {
+    // Through memory: seen from here, LLVM would split the loops that fill the lanes into pairs of floats.
+    let mut lanes = std::hint::black_box(lanes);
     let mut half = LANES / 2;
     while half > 0 {
         for i in 0..half {
