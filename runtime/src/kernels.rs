@@ -298,12 +298,12 @@ mod tests {
         let entries = M_BUCKETS
             .iter()
             .enumerate()
-            .map(|(i, b)| entry(64, 96, b.first, &spec(8 * (i + 1))));
+            .map(|(i, b)| entry(64, 96, b.first, &spec(4 * (i + 1))));
         let mut kernels = interpreted(entries.collect());
         let all = kernels.by_bucket(64, 96).expect("an answer");
         let mut panels: Vec<_> = all.iter().map(panel_key).collect();
-        assert_eq!(panels[0].1, 8, "decoding gets its own");
-        assert_eq!(panels[BUCKETS - 1].1, 8 * BUCKETS, "and so do long prompts");
+        assert_eq!(panels[0].1, 4, "decoding gets its own");
+        assert_eq!(panels[BUCKETS - 1].1, 4 * BUCKETS, "and so do long prompts");
         panels.sort_unstable();
         panels.dedup();
         assert_eq!(panels.len(), MAX_PACKINGS);
