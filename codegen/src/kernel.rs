@@ -274,14 +274,15 @@ impl Jit {
         signature.params.push(AbiParam::new(types::I64));
         // Names repeat when two plans share a spec and K; the running number keeps them apart.
         let unique = format!("{name}.{}", self.functions.len());
-        self.module
+        let failed = |e: &dyn std::fmt::Display| KernelError::Memory(format!("{unique}: {e}"));
+        let id = self
+            .module
             .declare_function(&unique, Linkage::Local, &signature)
-            .and_then(|id| {
-                self.module
-                    .define_function_bytes(id, 64, bytes, &[])
-                    .map(|()| id)
-            })
-            .map_err(|e| KernelError::Memory(format!("{unique}: {e}")))
+            .map_err(|e| failed(&e))?;
+        self.module
+            .define_function_bytes(id, 64, bytes, &[])
+            .map_err(|e| failed(&e))?;
+        Ok(id)
     }
 
     fn define(&mut self, name: &str, code: &Code) -> Result<(), KernelError> {

@@ -104,6 +104,43 @@ fn x86_kernels_equal_the_oracle() {
     }
 }
 
+/// Every object format that a phone, a Mac or a PC links; only read back, nothing runs them here.
+#[test]
+fn object_files_of_every_platform_hold_the_kernels() {
+    for (isa, triple) in [
+        (Isa::Sdot, "aarch64-apple-darwin"),
+        (Isa::Sdot, "aarch64-apple-ios"),
+        (Isa::Neon, "aarch64-linux-android"),
+        (Isa::Neon, "aarch64-pc-windows-msvc"),
+        (Isa::Vnni128, "x86_64-pc-windows-msvc"),
+        (Isa::Avx512Vnni, "x86_64-apple-darwin"),
+    ] {
+        let spec = KernelSpec::new("i2s", "i2s", 1, 16, 16, isa).with("f", 1);
+        let plan = plan(&spec, 256).unwrap_or_else(|e| panic!("{e}"));
+        let kernels = ahead::emit(plan, least(isa)).unwrap_or_else(|e| panic!("{e}"));
+        let triple = triple.parse().expect("a target triple");
+        let file = object::write(&kernels, &triple).unwrap_or_else(|e| panic!("{e}"));
+        read_back(&file, &kernels);
+    }
+}
+
+#[test]
+fn wrong_targets_and_repeated_kernels_are_refused() {
+    let spec = KernelSpec::new("i2s", "i2s", 1, 16, 16, Isa::Neon);
+    let plan = plan(&spec, 64).unwrap_or_else(|e| panic!("{e}"));
+    let kernels = ahead::emit(plan, least(Isa::Neon)).unwrap_or_else(|e| panic!("{e}"));
+    let write = |kernels: &[Emitted], triple: &str| {
+        let triple = triple.parse().expect("a target triple");
+        object::write(kernels, &triple)
+            .expect_err("refused")
+            .to_string()
+    };
+    let other = write(&kernels, "x86_64-unknown-linux-gnu");
+    assert!(other.contains("is for neon"), "{other}");
+    let twice = write(&[kernels.clone(), kernels].concat(), AARCH64);
+    assert!(twice.contains("stands twice"), "{twice}");
+}
+
 /// A line that a passing test shows, too.
 fn aloud(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
@@ -315,8 +352,10 @@ fn read_back(file: &[u8], kernels: &[Emitted]) {
         "relocations in an object file of kernels"
     );
     for kernel in kernels {
+        // Mach-O puts an underscore before a C name.
         let symbol = parsed
             .symbol_by_name(&kernel.symbol())
+            .or_else(|| parsed.symbol_by_name(&format!("_{}", kernel.symbol())))
             .unwrap_or_else(|| panic!("no symbol {}", kernel.symbol()));
         let section = parsed
             .section_by_index(symbol.section_index().expect("defined"))

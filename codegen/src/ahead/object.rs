@@ -84,9 +84,12 @@ impl<'a> File<'a> {
     fn code(&mut self, symbol: &str, bytes: &[u8]) -> Result<(), AheadError> {
         let mut signature = Signature::new(self.module.isa().default_call_conv());
         signature.params.push(AbiParam::new(types::I64));
-        self.module
+        let id = self
+            .module
             .declare_function(symbol, Linkage::Export, &signature)
-            .and_then(|id| self.module.define_function_bytes(id, 64, bytes, &[]))
+            .map_err(|e| failed(self.target, &e))?;
+        self.module
+            .define_function_bytes(id, 64, bytes, &[])
             .map_err(|e| failed(self.target, &e))
     }
 
@@ -94,9 +97,12 @@ impl<'a> File<'a> {
         let mut data = DataDescription::new();
         data.define(bytes.into());
         data.set_align(64);
-        self.module
+        let id = self
+            .module
             .declare_data(symbol, Linkage::Export, false, false)
-            .and_then(|id| self.module.define_data(id, &data))
+            .map_err(|e| failed(self.target, &e))?;
+        self.module
+            .define_data(id, &data)
             .map_err(|e| failed(self.target, &e))
     }
 

@@ -218,7 +218,7 @@ fn each_dot_product_is_one_instruction_on_aarch64() {
                 listing.lines().filter(|l| first(l)).count()
             };
             let dots = count_ops(&program.body, &is_dot);
-            let usdot = if mixed == 0 { 0 } else { dots / mixed };
+            let usdot = dots.checked_div(mixed).unwrap_or(0);
             assert_eq!(
                 (count("sdot"), count("usdot")),
                 (dots - usdot, usdot),
