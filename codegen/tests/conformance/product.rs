@@ -1,6 +1,6 @@
 //! One matrix product through one kernel, on guarded buffers, compared with the oracle.
 
-use crate::guarded::{Edge, Guarded};
+use crate::guarded::{Edge, Guarded, name_faults};
 use bitnet_codegen::{
     Activations, Features, Kernel, KernelError, KernelSet, KernelSpec, TernaryMatrix, oracle, plan,
 };
@@ -84,8 +84,20 @@ pub fn rerun(spec: &KernelSpec) -> String {
     )
 }
 
-/// `Y[M,N]` through `kernel`, one thread, every buffer at `edge` of its mapping.
+/// `Y[M,N]` through `kernel`, one thread, every buffer at `edge` of its mapping. A fault is named.
 pub fn product(kernel: &Kernel, w: &TernaryMatrix, acts: &Activations, edge: Edge) -> Vec<i32> {
+    let text = format!(
+        "\n{} leaves its operands: m{} n{} k{}, buffers at the {edge:?} of their pages\n{}\n",
+        kernel.spec(),
+        acts.m,
+        w.n(),
+        kernel.k(),
+        rerun(kernel.spec())
+    );
+    name_faults(&text, || guarded_product(kernel, w, acts, edge))
+}
+
+fn guarded_product(kernel: &Kernel, w: &TernaryMatrix, acts: &Activations, edge: Edge) -> Vec<i32> {
     let (panel, form, k) = (kernel.panel(), kernel.acts_form(), kernel.k());
     let nr = panel.shape.nr;
     let mut scratch = kernel.scratch();

@@ -180,10 +180,13 @@ fn what_an_instruction_set_lacks_is_refused_with_a_reason() {
     }
 }
 
+/// A shift by a number of bits.
+type Shift = fn(Value, u8) -> Op;
+
 /// Every shift by every amount; a shift by the whole element is refused.
 #[test]
 fn shifts_by_every_amount() {
-    let ops: [(fn(Value, u8) -> Op, u8); 6] = [
+    let ops: [(Shift, u8); 6] = [
         (Op::Shr16, 16),
         (Op::Shl16, 16),
         (Op::Sar16, 16),
