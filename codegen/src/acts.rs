@@ -156,22 +156,56 @@ pub fn triples(k: usize) -> usize {
 /// Columns that are turned together, so that what is written stays in the first-level cache.
 const TURN_COLUMNS: usize = 64;
 
-fn columns_i16(acts: &Activations, first: usize, mr: usize, block: usize, out: &mut [u8]) {
+/// The codes of a token from column `from` on, zeros past the last.
+fn part(acts: &Activations, token: usize, from: usize) -> [i8; TURN_COLUMNS] {
+    let mut part = [0; TURN_COLUMNS];
+    let row = row(acts, token).get(from..).unwrap_or(&[]);
+    let len = row.len().min(TURN_COLUMNS);
+    part[..len].copy_from_slice(&row[..len]);
+    part
+}
+
+/// Turns the tokens of blocks into columns of `2·mr` bytes. `join(a, b, column)` makes the four bytes in which
+/// a token of the first half of a block and its neighbour of the second half stand.
+fn turn(
+    (acts, first): (&Activations, usize),
+    (mr, block): (usize, usize),
+    out: &mut [u8],
+    columns_each: usize,
+    join: impl Fn(&[i8; TURN_COLUMNS], &[i8; TURN_COLUMNS], usize) -> [u8; 4],
+) {
     assert!(
         block.is_multiple_of(2) && mr.is_multiple_of(block),
         "{mr} tokens in blocks of {block}"
     );
-    for (i, out) in out.chunks_mut(TURN_COLUMNS * mr * 2).enumerate() {
-        for t in 0..mr {
-            let at = 2 * place_in_block(t, block);
-            let row = row(acts, first + t).get(i * TURN_COLUMNS..).unwrap_or(&[]);
-            let mut row = row.iter();
-            for column in out.chunks_exact_mut(2 * mr) {
-                let q = row.next().map_or(0, |&q| q as i16);
-                column[at..at + 2].copy_from_slice(&q.to_le_bytes());
+    for (i, out) in out
+        .chunks_mut(TURN_COLUMNS / columns_each * 2 * mr)
+        .enumerate()
+    {
+        for base in (0..mr).step_by(block) {
+            for t in base..base + block / 2 {
+                let a = part(acts, first + t, i * TURN_COLUMNS);
+                let b = part(acts, first + t + block / 2, i * TURN_COLUMNS);
+                let at = 2 * place_in_block(t, block);
+                for (j, column) in out.chunks_exact_mut(2 * mr).enumerate() {
+                    column[at..at + 4].copy_from_slice(&join(&a, &b, j * columns_each));
+                }
             }
         }
     }
+}
+
+fn columns_i16(acts: &Activations, first: usize, mr: usize, block: usize, out: &mut [u8]) {
+    turn((acts, first), (mr, block), out, 1, |a, b, c| {
+        let ([a0, a1], [b0, b1]) = ((a[c] as i16).to_le_bytes(), (b[c] as i16).to_le_bytes());
+        [a0, a1, b0, b1]
+    });
+}
+
+fn column_pairs(acts: &Activations, first: usize, mr: usize, block: usize, out: &mut [u8]) {
+    turn((acts, first), (mr, block), out, 2, |a, b, c| {
+        [a[c], a[c + 1], b[c], b[c + 1]].map(|q| q as u8)
+    });
 }
 
 /// Where token `t` of a tile stands: the halves of each block interleaved.
@@ -188,21 +222,6 @@ fn row(acts: &Activations, token: usize) -> &[i8] {
     match token < acts.m {
         true => acts.rows(token, 1),
         false => &[],
-    }
-}
-
-fn column_pairs(acts: &Activations, first: usize, mr: usize, block: usize, out: &mut [u8]) {
-    for (i, out) in out.chunks_mut(TURN_COLUMNS * mr).enumerate() {
-        for t in 0..mr {
-            let at = 2 * place_in_block(t, block);
-            let row = row(acts, first + t).get(i * TURN_COLUMNS..).unwrap_or(&[]);
-            let mut pairs = row.chunks_exact(2);
-            for pair in out.chunks_exact_mut(2 * mr) {
-                // Rows are padded to a multiple of 64, so no pair is cut in half.
-                let q = pairs.next().map_or([0; 2], |q| [q[0] as u8, q[1] as u8]);
-                pair[at..at + 2].copy_from_slice(&q);
-            }
-        }
     }
 }
 
