@@ -585,32 +585,6 @@ def practice(r):
     return "".join(USER + ask + END + ASSISTANT + answer + END for ask, answer, _ in turns)
 
 
-def recall(r):
-    """A chat about a few facts: everything that is answered was said before. No held-out pair occurs."""
-    n = r.choice([2, 2, 3, 4])
-    where = r.random() < 0.35
-    while True:
-        left, right = (r.sample(PETS, n), r.sample(SPOTS, n)) if where else (r.sample(NAMES, n), r.sample(TOYS, n))
-        pairs = list(zip(left, right))
-        if not any(held_out(kind, *pair) for kind in ("who_has", "has_what", "where_is") for pair in pairs):
-            break
-    facts = " ".join(f"The {a} is {b}." if where else f"{a} has the {b}." for a, b in pairs)
-    text = ""
-    for turn, (a, b) in enumerate(r.sample(pairs, n)):
-        if where:
-            ask, answer = [f"Where is the {a}?", f"Tell me where the {a} is.", f"Do you know where the {a} is?"], f"The {a} is {b}."
-        elif r.random() < 0.5:
-            ask, answer = [f"Who has the {b}?", f"Tell me who has the {b}.", f"Do you know who has the {b}?"], f"{a} has the {b}."
-        else:
-            ask, answer = [f"What does {a} have?", f"Tell me what {a} has.", f"Which thing does {a} have?"], f"{a} has the {b}."
-        text += USER + (facts + " " if turn == 0 else "") + r.choice(ask) + END + ASSISTANT + answer + END
-    return text
-
-
-def review(r):
-    return recall(r) if r.random() < 0.5 else practice(r)
-
-
 def sums(r):
     lines = []
     while len(lines) < 6:

@@ -131,7 +131,7 @@ def write_held_out(out):
     rows = corpus.held_out_questions(HELD_OUT_SEED + 2, QUESTIONS_PER_KIND)
     (out / "qa_heldout.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     r = random.Random(train.SEED)
-    seen = corpus.training_documents(train.SEED, 60000) + [corpus.scene(r) for _ in range(2000)]
+    seen = corpus.training_documents(train.SEED, 20000) + [corpus.scene(r) for _ in range(2000)]
     words = {w for text in seen for w in words_of(text)}
     (out / "vocabulary.txt").write_text("".join(w + "\n" for w in sorted(words)))
 

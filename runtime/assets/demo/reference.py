@@ -7,8 +7,11 @@ integers below 2^24 and therefore exact in f32 in any order.
 
 import argparse
 import json
+import os
 import struct
 from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the products are small; waiting threads cost more than they give
 
 import numpy as np
 
