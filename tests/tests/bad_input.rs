@@ -324,11 +324,11 @@ fn ctrl_c_stops_generating_and_tuning_cleanly() {
             .spawn()
             .expect("starts");
         std::thread::sleep(std::time::Duration::from_millis(1500));
-        // SAFETY: plain system call on a child that is still ours to wait for.
         #[expect(
             unsafe_code,
             reason = "there is no safe way to send SIGINT from the standard library"
         )]
+        // SAFETY: a plain system call on a child that is still ours to wait for.
         let sent = unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
         assert_eq!(sent, 0);
         let mut stderr = String::new();
