@@ -129,6 +129,9 @@ impl<C> Entrant<C> {
     }
 }
 
+/// Part of the budget that the first look at all candidates may take; the rest is for telling the best apart.
+const FIRST_LOOK: f64 = 0.6;
+
 /// Plays the rounds. Candidates are given best guess first: if time is short, the guesses were looked at.
 pub fn search<B: Bench>(
     bench: &mut B,
@@ -139,7 +142,11 @@ pub fn search<B: Bench>(
     let mut field: Vec<Entrant<B::Candidate>> = Vec::new();
     let mut end = End::Complete;
     for candidate in candidates {
-        if let Some(reason) = out_of_time(bench, effort) {
+        let first_look = Effort {
+            budget: effort.budget.mul_f64(FIRST_LOOK),
+            ..effort
+        };
+        if let Some(reason) = out_of_time(bench, first_look) {
             end = reason;
             if !field.is_empty() || reason == End::Stopped {
                 break;

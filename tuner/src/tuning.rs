@@ -4,30 +4,45 @@ use crate::bound;
 use crate::host::{Host, Measured};
 use crate::measure::{KernelBench, Setting};
 use crate::search::{Effort, End, Outcome, search};
+use bitnet_codegen::program::Program;
 use bitnet_codegen::space;
-use bitnet_codegen::{Features, KernelSpec, Problem};
+use bitnet_codegen::{Features, Isa, KernelSpec, Plan, Problem, plan};
 use bitnet_runtime::pool::Pool;
 use bitnet_runtime::profile::{Entry, Evidence, GENERATOR, HostRecord, M_BUCKETS, Profile};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Every spec of the space that can be planned on this CPU, the best guesses first: wide vectors before narrow
-/// ones, defaults before the rest, so that a short search has looked at what usually wins.
+/// Every spec of the space that can be planned on this CPU, best guesses first, so that a short search has looked
+/// at what usually wins: the defaults of every family, wide vectors before narrow ones, then the further values of
+/// all families in turn. Specs that make the same program as an earlier one on vectors of the same kind are left out.
 pub fn candidates(problem: Problem, features: Features) -> Vec<KernelSpec> {
-    let found = space::candidates(problem, |isa| {
-        isa.runs_on(features) && isa != bitnet_codegen::Isa::Interp
-    });
-    let mut specs: Vec<KernelSpec> = found
-        .candidates
-        .into_iter()
-        .filter(|c| c.refused.is_none())
-        .map(|c| c.spec)
+    let runs = |isa: Isa| isa.runs_on(features) && isa != Isa::Interp;
+    let mut ranked: Vec<(usize, KernelSpec)> = Vec::new();
+    let widths: Vec<Isa> = Isa::ALL
+        .iter()
+        .rev()
+        .copied()
+        .filter(|&i| runs(i))
         .collect();
-    // Tiles of more tokens than there are would only run their tails.
-    specs.retain(|s| s.mr <= problem.m.next_power_of_two().max(1));
-    specs.sort_by_key(|s| std::cmp::Reverse(s.isa));
+    for (narrower, &isa) in widths.iter().enumerate() {
+        let mut places: HashMap<String, usize> = HashMap::new();
+        for candidate in space::candidates(problem, |i| i == isa).candidates {
+            // Tiles of more tokens than there are would only run their tails.
+            let spec = candidate.spec;
+            if candidate.refused.is_some() || spec.mr > problem.m.next_power_of_two() {
+                continue;
+            }
+            let place = places.entry(spec.variant.clone()).or_default();
+            *place += 1;
+            ranked.push((*place * (1 + 2 * narrower), spec));
+        }
+    }
+    ranked.sort_by_key(|(rank, _)| *rank);
+    let mut specs: Vec<KernelSpec> = ranked.into_iter().map(|(_, spec)| spec).collect();
+    drop_twins(&mut specs, problem.k);
     if specs.is_empty() {
-        let interp = space::candidates(problem, |isa| isa == bitnet_codegen::Isa::Interp);
+        let interp = space::candidates(problem, |isa| isa == Isa::Interp);
         specs.extend(
             interp
                 .candidates
@@ -37,6 +52,46 @@ pub fn candidates(problem: Problem, features: Features) -> Vec<KernelSpec> {
         );
     }
     specs
+}
+
+/// Leaves out specs whose programs equal those of an earlier one, name aside: an instruction set that a family
+/// has no use for (byte look-ups, say) changes nothing in the code.
+fn drop_twins(specs: &mut Vec<KernelSpec>, k: usize) {
+    let mut seen: HashMap<(String, String, [usize; 3], usize, bool), Vec<Plan>> = HashMap::new();
+    specs.retain(|spec| {
+        let Ok(plan) = plan(spec, k) else {
+            return false;
+        };
+        let tile = [spec.mr, spec.nr, spec.kr];
+        let kind = (
+            spec.variant.clone(),
+            spec.layout.clone(),
+            tile,
+            spec.isa.width().bytes(),
+            spec.isa.has_dot(),
+        );
+        let alike = seen.entry(kind).or_default();
+        let twin = alike.iter().any(|other| same_programs(other, &plan));
+        if !twin {
+            alike.push(plan);
+        }
+        !twin
+    });
+}
+
+fn same_programs(a: &Plan, b: &Plan) -> bool {
+    let parts = |p: &Plan| -> Vec<Program> {
+        p.unpack
+            .iter()
+            .chain(p.main.iter().map(|(_, m)| m))
+            .cloned()
+            .collect()
+    };
+    let (a, b) = (parts(a), parts(b));
+    a.len() == b.len()
+        && a.iter()
+            .zip(&b)
+            .all(|(a, b)| a.body == b.body && a.consts == b.consts && a.extents == b.extents)
 }
 
 /// What to tune.
@@ -214,11 +269,24 @@ mod tests {
     }
 
     #[test]
-    fn candidates_run_here_and_start_with_the_widest() {
+    fn candidates_run_here_and_start_with_every_family_on_the_widest() {
         let cpu = Features::detect();
         let specs = candidates(Problem::new(1, 256, 256), cpu);
         assert!(specs.iter().all(|s| s.isa.runs_on(cpu) && s.mr == 1));
-        assert!(specs.windows(2).all(|w| w[0].isa >= w[1].isa));
+        if let Some(first) = specs.first().filter(|s| s.isa != Isa::Interp) {
+            assert!(specs.iter().all(|s| s.isa <= first.isa));
+        }
+        let twice: std::collections::HashSet<_> = specs.iter().collect();
+        assert_eq!(twice.len(), specs.len());
+        // Whatever family runs at all for a long prompt is looked at among the first.
+        let specs = candidates(Problem::new(128, 256, 256), cpu);
+        let families: std::collections::HashSet<_> = specs.iter().map(|s| &s.variant).collect();
+        let early: std::collections::HashSet<_> = specs
+            .iter()
+            .take(8 * families.len())
+            .map(|s| &s.variant)
+            .collect();
+        assert_eq!(early, families);
         let bare = candidates(Problem::new(1, 256, 256), Features::NONE);
         assert_eq!(bare.len(), 1, "the interpreter is the last resort");
     }
