@@ -15,7 +15,10 @@ pub struct ShippedProfile {
 }
 
 /// Every shipped profile.
-pub const SHIPPED: &[ShippedProfile] = &[];
+pub const SHIPPED: &[ShippedProfile] = &[ShippedProfile {
+    name: "amd-zen5-avx512.toml",
+    text: include_str!("../../../profiles/amd-zen5-avx512.toml"),
+}];
 
 /// Where a profile was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,27 +77,26 @@ pub fn find(asked: Option<&Path>, cpu: &str, features: Features) -> Found {
     let asked = asked
         .map(Path::to_owned)
         .or_else(|| std::env::var_os("BITNET_PROFILE").map(PathBuf::from));
-    let mut note = None;
     let user = user_path().filter(|p| asked.is_none() && p.exists());
+    let mut bad = None;
     if let Some(path) = asked.or(user) {
         match read(&path) {
             Ok(profile) => return judge(profile, Source::File(path), cpu, features),
-            Err(e) => {
-                note = Some(match e {
-                    ProfileError::Read { .. } => format!("{e}; using estimates"),
-                    e => format!("profile {}: {e}; using estimates", path.display()),
-                });
-            }
+            Err(e @ ProfileError::Read { .. }) => bad = Some(e.to_string()),
+            Err(e) => bad = Some(format!("profile {}: {e}", path.display())),
         }
     }
     let mut found = shipped(SHIPPED, cpu, features);
-    if note.is_some() {
-        found.note = note;
+    let instead = match &found.source {
+        Source::Estimate => "kernels are estimated".to_owned(),
+        other => format!("kernels are those of {other}"),
+    };
+    if let Some(bad) = bad {
+        found.note = Some(format!("{bad}; {instead}"));
     } else if found.source == Source::Estimate {
-        found.note = Some(
-            "no profile for this machine, kernels are estimated: `bitnet-tune tune` measures"
-                .into(),
-        );
+        found.note = Some(format!(
+            "no profile for this machine, {instead}: `bitnet-tune tune` measures"
+        ));
     }
     found
 }
