@@ -217,7 +217,13 @@ fn row(ready: &Ready, model: &str, test: &str, count: usize, threads: usize, spe
     } else {
         0.0
     };
-    let gmac_per_s = engine.macs_per_token() as f64 * speed.median / 1e9;
+    // A prompt needs the head once, for its last token.
+    let head = engine.model().config().vocab as u64 * engine.model().config().hidden as u64;
+    let macs = match test {
+        "tg" => engine.macs_per_token(),
+        _ => engine.macs_per_token() - head + head / count as u64,
+    };
+    let gmac_per_s = macs as f64 * speed.median / 1e9;
     let bucket = if test == "tg" {
         0
     } else {
