@@ -3,11 +3,12 @@
 
 use super::address::{self, Stream};
 use super::prefetch;
+use super::reads::{first_reads, lane_type};
 use super::select::{self, Select};
 use super::target::Target;
 use crate::isa::Arch;
 use crate::kernel::Args;
-use crate::program::{Addr, Checked, Counter, Index, Lanes, Loop, Op, Stmt, Value as Slot};
+use crate::program::{Addr, Checked, Counter, Index, Loop, Op, Stmt, Value as Slot};
 use crate::variant::Unsupported;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
@@ -48,13 +49,6 @@ pub fn memory() -> MemFlagsData {
     MemFlagsData::new().with_notrap()
 }
 
-/// How often a value is read, and as what its first reader reads it.
-#[derive(Clone, Copy, Default)]
-struct Reads {
-    count: usize,
-    first: Option<Type>,
-}
-
 /// What a slot of the program holds.
 #[derive(Clone, Copy, PartialEq)]
 enum Held {
@@ -63,6 +57,14 @@ enum Held {
     /// anew for each reader and holds no register.
     Constant([u8; 16]),
     Value(Value),
+}
+
+/// An index in a word: bits `down` and up (a negative number is a shift to the left), masked in place.
+#[derive(Clone, Copy)]
+struct Packed {
+    word: Value,
+    down: i64,
+    mask: i64,
 }
 
 /// A function under construction.
@@ -79,7 +81,9 @@ pub struct Emitter<'a> {
     /// The signature of prefetch stubs, once one is called.
     pub stub: Option<SigRef>,
     held: Vec<Held>,
-    reads: Vec<Reads>,
+    first_reads: Vec<Option<Type>>,
+    /// Indices of a common load that nothing has used yet.
+    packed: BTreeMap<Index, Packed>,
     /// Bytes of each (index, scale) in use.
     entries: BTreeMap<(Index, usize), Value>,
     scales: BTreeMap<Index, BTreeSet<usize>>,
@@ -96,8 +100,8 @@ impl<'a> Emitter<'a> {
                 scales.entry(index).or_default().insert(scale);
             }
         });
-        let mut reads = vec![Reads::default(); program.n_values as usize];
-        count_reads(&program.body, &mut reads);
+        let mut firsts = vec![None; program.n_values as usize];
+        first_reads(&program.body, &mut firsts);
         Self {
             f,
             program,
@@ -106,7 +110,8 @@ impl<'a> Emitter<'a> {
             args: None,
             stub: None,
             held: vec![Held::Nothing; program.n_values as usize],
-            reads,
+            first_reads: firsts,
+            packed: BTreeMap::new(),
             entries: BTreeMap::new(),
             scales,
             nest: Vec::new(),
@@ -249,7 +254,8 @@ impl<'a> Emitter<'a> {
         self.scaled(index, entry);
     }
 
-    /// One load for all: each index is shifted to its place and masked there.
+    /// One load for all. An index is taken out of the word where it is first used: eight at once would
+    /// need as many integer registers.
     fn indices(&mut self, indices: &[Index], addr: &Addr, shift: u8) {
         let (p, offset) = self.address(addr);
         let word = match indices.len() {
@@ -258,15 +264,24 @@ impl<'a> Emitter<'a> {
             other => panic!("{}: {other} indices at once", self.program.name),
         };
         for (j, &index) in indices.iter().enumerate() {
-            let bits = 8 * j as i64 - i64::from(shift);
-            let moved = match bits {
-                0 => word,
-                1.. => self.f.ins().ushr_imm_u(word, bits),
-                _ => self.f.ins().ishl_imm_u(word, -bits),
-            };
-            let entry = self.f.ins().band_imm_u(moved, 0xFF << shift);
-            self.scaled(index, entry);
+            let down = 8 * j as i64 - i64::from(shift);
+            let mask = 0xFF << shift;
+            self.packed.insert(index, Packed { word, down, mask });
         }
+    }
+
+    /// Takes `index` out of its word, if it is in one.
+    fn unpack(&mut self, index: Index) {
+        let Some(Packed { word, down, mask }) = self.packed.remove(&index) else {
+            return;
+        };
+        let moved = match down {
+            0 => word,
+            1.. => self.f.ins().ushr_imm_u(word, down),
+            _ => self.f.ins().ishl_imm_u(word, -down),
+        };
+        let entry = self.f.ins().band_imm_u(moved, mask);
+        self.scaled(index, entry);
     }
 
     /// Prepares the bytes of each scale that `index` is used with.
@@ -306,6 +321,7 @@ impl<'a> Emitter<'a> {
         let base = match addr.index {
             None => base,
             Some(entry) => {
+                self.unpack(entry.0);
                 let bytes = self.entries[&entry];
                 self.f.ins().iadd(base, bytes)
             }
@@ -333,8 +349,7 @@ impl<'a> Emitter<'a> {
     }
 
     fn op(&mut self, slot: Slot, op: &Op) -> Result<(), Unsupported> {
-        let reads = self.reads[slot.0 as usize];
-        let ty = reads.first.unwrap_or(types::I8X16);
+        let ty = self.first_reads[slot.0 as usize].unwrap_or(types::I8X16);
         if let Some(bytes) = splat_bytes(op) {
             self.held[slot.0 as usize] = Held::Constant(bytes);
             return Ok(());
@@ -398,9 +413,13 @@ impl<'a> Emitter<'a> {
         let mut entering: Vec<BlockArg> = Vec::new();
         let mut carried = Vec::new();
         for c in &l.carried {
-            let ty = self.reads[c.param.0 as usize].first.unwrap_or(types::I8X16);
+            let ty = self.first_reads[c.param.0 as usize].unwrap_or(types::I8X16);
             entering.push(self.get(c.init, ty).into());
             carried.push((ty, self.f.append_block_param(head, ty)));
+        }
+        // What is first used in the loop must be ready before it.
+        for index in self.packed.keys().copied().collect::<Vec<_>>() {
+            self.unpack(index);
         }
         let running = self.streams.len();
         for stream in address::fixed_in(&l.body) {
@@ -445,18 +464,12 @@ impl<'a> Emitter<'a> {
         for (c, &(_, v)) in l.carried.iter().zip(&carried) {
             self.set(c.result, v);
         }
+        // Those that nothing used end with the loop that read them.
+        self.packed.clear();
         self.streams.truncate(running);
         self.nest.pop();
         self.f.switch_to_block(exit);
         Ok(())
-    }
-}
-
-/// Element type of accumulated memory.
-fn lane_type(lanes: Lanes) -> Type {
-    match lanes {
-        Lanes::I16 => types::I16X8,
-        Lanes::I32 => types::I32X4,
     }
 }
 
@@ -468,60 +481,4 @@ pub fn splat_bytes(op: &Op) -> Option<[u8; 16]> {
         Op::Splat32(x) => std::array::from_fn(|i| x.to_le_bytes()[i % 4]),
         _ => return None,
     })
-}
-
-/// The lane types in which `op` reads its inputs, in the order of [`Op::inputs`].
-fn input_type(op: &Op) -> Type {
-    match op {
-        Op::Add16(..)
-        | Op::Sub16(..)
-        | Op::Shr16(..)
-        | Op::Shl16(..)
-        | Op::Sar16(..)
-        | Op::MaddI16(..) => types::I16X8,
-        Op::Add32(..)
-        | Op::Sub32(..)
-        | Op::MulLo32(..)
-        | Op::Shr32(..)
-        | Op::Shl32(..)
-        | Op::Sar32(..) => types::I32X4,
-        _ => types::I8X16,
-    }
-}
-
-fn count_reads(body: &[Stmt], reads: &mut [Reads]) {
-    for stmt in body {
-        match stmt {
-            // A dot product is a tree that reads its factors twice.
-            Stmt::Let(_, Op::DotU8I8 { acc, u, s }) => {
-                read(reads, *acc, Some(types::I32X4), 1);
-                read(reads, *u, Some(types::I8X16), 2);
-                read(reads, *s, Some(types::I8X16), 2);
-            }
-            Stmt::Let(_, op) => {
-                for slot in op.inputs() {
-                    read(reads, slot, Some(input_type(op)), 1);
-                }
-            }
-            Stmt::Store(_, slot) => read(reads, *slot, Some(types::I8X16), 1),
-            Stmt::Accumulate(lanes, _, slot) => read(reads, *slot, Some(lane_type(*lanes)), 1),
-            Stmt::Loop(l) => {
-                for c in &l.carried {
-                    read(reads, c.init, None, 1);
-                    read(reads, c.next, None, 1);
-                }
-                count_reads(&l.body, reads);
-            }
-            Stmt::LetIndex8(..)
-            | Stmt::LetIndex16(..)
-            | Stmt::LetIndices8 { .. }
-            | Stmt::Prefetch(_) => {}
-        }
-    }
-}
-
-fn read(reads: &mut [Reads], slot: Slot, ty: Option<Type>, times: usize) {
-    let r = &mut reads[slot.0 as usize];
-    r.count += times;
-    r.first = r.first.or(ty);
 }

@@ -8,6 +8,7 @@ mod address;
 mod function;
 mod peephole;
 mod prefetch;
+mod reads;
 mod select;
 mod target;
 
