@@ -4,6 +4,7 @@
 //! token's position alone, and the ternary sums are exact, so logits are the same bits for every kernel, tile,
 //! thread count and batch.
 
+use crate::attention::{self, KEY_BLOCK, store_key};
 use crate::generate::{Decoder, DecoderError};
 use crate::head::Head;
 use crate::kernels::{Kernels, Origin};
@@ -148,7 +149,8 @@ impl Engine {
                 trained: config.context_len,
             });
         }
-        let elements = [config.n_kv_heads, n_ctx, config.head_dim]
+        let room = n_ctx.checked_next_multiple_of(KEY_BLOCK).unwrap_or(n_ctx);
+        let elements = [config.n_kv_heads, room, config.head_dim]
             .into_iter()
             .try_fold(1usize, usize::checked_mul);
         let memory = || EngineError::Memory {
@@ -385,7 +387,7 @@ impl Buffers {
             acts: Activations::default(),
             work: Workspace::new(pool),
             spares: per_worker(widest),
-            scores: per_worker(group * (hd + n_ctx)),
+            scores: per_worker(group * (hd + n_ctx.next_multiple_of(KEY_BLOCK))),
             last: Vec::new(),
             logits: Vec::new(),
         }
@@ -434,9 +436,8 @@ impl Layer<'_> {
         let qkv = &mut y[..m * block.qkv.n()];
         block.qkv.forward(&mut products, m, norm, qkv);
         let shape = Heads::new(config, self.position, self.n_ctx, cos_sin);
-        shape.store(pool, m, qkv, cache);
         let width = config.n_heads * config.head_dim;
-        shape.attend(pool, qkv, cache, scores, &mut attention[..m * width]);
+        shape.run(pool, m, qkv, cache, scores, &mut attention[..m * width]);
         let sub_norm = |t: usize, out: &mut [f32], _: &mut [f32]| {
             let heads = &attention[t * width..][..width];
             match &block.attn_sub_norm {
@@ -522,57 +523,86 @@ impl<'a> Heads<'a> {
         (self.heads + 2 * self.kv_heads) * self.head_dim
     }
 
-    /// Rotates the keys of `m` tokens and appends keys and values to the cache.
-    fn store(&self, pool: &Pool, m: usize, qkv: &[f32], cache: &mut Cache) {
-        let (hd, width) = (self.head_dim, self.qkv_width());
-        let (keys, values) = cache.get_mut();
-        let rows = (
-            Rows::new(keys, self.n_ctx * hd),
-            Rows::new(values, self.n_ctx * hd),
-        );
-        let one_head = |kv: usize, keys: &mut [f32], values: &mut [f32]| {
-            for t in 0..m {
-                let row = &qkv[t * width..][..width];
-                let key = &row[(self.heads + kv) * hd..][..hd];
-                let value = &row[(self.heads + self.kv_heads + kv) * hd..][..hd];
-                let at = (self.position + t) * hd;
-                rotate(key, &self.cos_sin[t * hd..][..hd], &mut keys[at..at + hd]);
-                values[at..at + hd].copy_from_slice(value);
-            }
-        };
-        pool.each(rows, |_, kv, (keys, values)| one_head(kv, keys, values));
-    }
-
-    /// Attends from every token to the positions up to its own. `out`: `[m, heads · head_dim]`.
-    fn attend(
+    /// Appends the keys and values of `m` tokens to the cache and attends from every token to the positions
+    /// up to its own. `out`: `[m, heads · head_dim]`.
+    fn run(
         &self,
         pool: &Pool,
+        m: usize,
         qkv: &[f32],
-        cache: &Cache,
+        cache: &mut Cache,
         scores: &[Mutex<Vec<f32>>],
         out: &mut [f32],
     ) {
-        let (hd, width) = (self.head_dim, self.qkv_width());
-        let group = self.heads / self.kv_heads;
-        let (keys, values) = cache.get();
-        let scale = (1.0 / (hd as f64).sqrt()) as f32;
-        pool.each(Rows::new(out, group * hd), |worker, i, out| {
-            let (t, kv) = (i / self.kv_heads, i % self.kv_heads);
-            let mut spare = scores[worker]
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let (q, scores) = spare.split_at_mut(group * hd);
-            let angles = &self.cos_sin[t * hd..][..hd];
-            for g in 0..group {
-                let head = &qkv[t * width + (kv * group + g) * hd..][..hd];
-                rotate(head, angles, &mut q[g * hd..][..hd]);
-            }
-            let positions = self.position + t + 1;
-            let keys = &keys[kv * self.n_ctx * hd..][..positions * hd];
-            let values = &values[kv * self.n_ctx * hd..][..positions * hd];
-            let scores = &mut scores[..group * positions];
-            lanes::attend(q, keys, values, hd, scale, scores, out);
+        let (room, out_width) = (
+            self.n_ctx.next_multiple_of(KEY_BLOCK) * self.head_dim,
+            self.heads / self.kv_heads * self.head_dim,
+        );
+        let (keys, values) = cache.get_mut();
+        let heads = (Rows::new(keys, room), Rows::new(values, room));
+        if m == 1 {
+            // One job for both: the head that a worker stores is the one that it reads.
+            pool.each(
+                (heads, Rows::new(out, out_width)),
+                |worker, kv, ((keys, values), out)| {
+                    self.store(0, kv, qkv, keys, values);
+                    self.attend(0, kv, qkv, (keys, values), &scores[worker], out);
+                },
+            );
+            return;
+        }
+        pool.each(heads, |_, kv, (keys, values)| {
+            (0..m).for_each(|t| self.store(t, kv, qkv, keys, values));
         });
+        let (keys, values) = cache.get();
+        pool.each(Rows::new(out, out_width), |worker, i, out| {
+            let (t, kv) = (i / self.kv_heads, i % self.kv_heads);
+            let head = (&keys[kv * room..][..room], &values[kv * room..][..room]);
+            self.attend(t, kv, qkv, head, &scores[worker], out);
+        });
+    }
+
+    /// Appends the key and value of token `t` to the cache of KV head `kv`.
+    fn store(&self, t: usize, kv: usize, qkv: &[f32], keys: &mut [f32], values: &mut [f32]) {
+        let hd = self.head_dim;
+        let row = &qkv[t * self.qkv_width()..][..self.qkv_width()];
+        let key = &row[(self.heads + kv) * hd..][..hd];
+        let value = &row[(self.heads + self.kv_heads + kv) * hd..][..hd];
+        let position = self.position + t;
+        store_key(key, &self.cos_sin[t * hd..][..hd], position, keys);
+        values[position * hd..][..hd].copy_from_slice(value);
+    }
+
+    /// Attends from the query heads of token `t` that share KV head `kv`.
+    fn attend(
+        &self,
+        t: usize,
+        kv: usize,
+        qkv: &[f32],
+        (keys, values): (&[f32], &[f32]),
+        spare: &Mutex<Vec<f32>>,
+        out: &mut [f32],
+    ) {
+        let (hd, group) = (self.head_dim, self.heads / self.kv_heads);
+        let mut spare = spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let (q, scores) = spare.split_at_mut(group * hd);
+        let first = t * self.qkv_width() + kv * group * hd;
+        for (head, q) in qkv[first..].chunks_exact(hd).zip(q.chunks_exact_mut(hd)) {
+            rotate(head, &self.cos_sin[t * hd..][..hd], q);
+        }
+        let positions = self.position + t + 1;
+        let stride = positions.next_multiple_of(KEY_BLOCK);
+        let scale = (1.0 / (hd as f64).sqrt()) as f32;
+        let scores = &mut scores[..group * stride];
+        attention::attend(
+            q,
+            &keys[..stride * hd],
+            &values[..positions * hd],
+            hd,
+            scale,
+            scores,
+            out,
+        );
     }
 }
 

@@ -284,105 +284,6 @@ leveled! {
     }
 }
 
-/// Positions whose values stay in the first cache while every query head of a group uses them.
-const ATTENTION_BLOCK: usize = 64;
-
-/// Columns of the output that are summed in registers.
-const ATTENTION_COLUMNS: usize = 64;
-
-leveled! {
-    /// Attention of one token's query heads over the positions of the KV head that they share.
-    ///
-    /// # Shapes
-    /// `q`, `out`: `[heads, head_dim]`; `keys`, `values`: `[positions, head_dim]`; `scores`: `[heads, positions]`.
-    pub fn attend(
-        q: &[f32], keys: &[f32], values: &[f32], head_dim: usize, scale: f32, scores: &mut [f32], out: &mut [f32],
-    ) {
-        let (heads, positions) = (q.len() / head_dim, keys.len() / head_dim);
-        assert!(out.len() == q.len() && values.len() == keys.len() && scores.len() == heads * positions,
-            "shapes of attention: {heads} heads, {positions} positions");
-        for first in (0..positions).step_by(ATTENTION_BLOCK) {
-            let last = (first + ATTENTION_BLOCK).min(positions);
-            for h in 0..heads {
-                let q = &q[h * head_dim..][..head_dim];
-                for j in first..last {
-                    scores[h * positions + j] = dot_body(q, &keys[j * head_dim..][..head_dim]) * scale;
-                }
-            }
-        }
-        for row in scores.chunks_exact_mut(positions) {
-            softmax_body(row);
-        }
-        out.fill(0.0);
-        for first in (0..positions).step_by(ATTENTION_BLOCK) {
-            let last = (first + ATTENTION_BLOCK).min(positions);
-            for h in 0..heads {
-                let weights = &scores[h * positions..][first..last];
-                for c in (0..head_dim).step_by(ATTENTION_COLUMNS) {
-                    let width = ATTENTION_COLUMNS.min(head_dim - c);
-                    let slot = &mut out[h * head_dim + c..][..width];
-                    if let Ok(slot) = <&mut [f32; ATTENTION_COLUMNS]>::try_from(&mut *slot) {
-                        let mut sums = *slot;
-                        for (j, &p) in weights.iter().enumerate() {
-                            let v = &values[(first + j) * head_dim + c..][..ATTENTION_COLUMNS];
-                            for l in 0..ATTENTION_COLUMNS {
-                                sums[l] += p * v[l];
-                            }
-                        }
-                        *slot = sums;
-                    } else {
-                        for (j, &p) in weights.iter().enumerate() {
-                            let v = &values[(first + j) * head_dim + c..][..width];
-                            for (s, &v) in slot.iter_mut().zip(v) {
-                                *s += p * v;
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// `x = e^(x − max) / Σ e^(x − max)`.
-#[inline(always)]
-fn softmax_body(x: &mut [f32]) {
-    // A comparison that keeps NaN out; NaN scores still give NaN through `exp`.
-    let mut maxima = [f32::NEG_INFINITY; LANES];
-    let (blocks, tail) = x.as_chunks::<LANES>();
-    for block in blocks {
-        for l in 0..LANES {
-            maxima[l] = if block[l] > maxima[l] {
-                block[l]
-            } else {
-                maxima[l]
-            };
-        }
-    }
-    for (m, &v) in maxima.iter_mut().zip(tail) {
-        *m = if v > *m { v } else { *m };
-    }
-    let max = maxima
-        .into_iter()
-        .fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
-    let mut sums = [0f32; LANES];
-    let (blocks, tail) = x.as_chunks_mut::<LANES>();
-    for block in blocks {
-        for l in 0..LANES {
-            block[l] = exp(block[l] - max);
-            sums[l] += block[l];
-        }
-    }
-    for (s, v) in sums.iter_mut().zip(tail) {
-        *v = exp(*v - max);
-        *s += *v;
-    }
-    let inverse = 1.0 / tree(sums);
-    for v in x {
-        *v *= inverse;
-    }
-}
-
 pub(crate) use leveled;
 
 #[cfg(test)]
@@ -423,13 +324,6 @@ mod tests {
             let mut q = vec![0i8; n];
             let (sum, scale) = quantise(&a, &mut q);
             take(&[sum as f32, scale]);
-            for head_dim in [32, 96, 100, 128, 256] {
-                let (q, kv) = (noise(3 * head_dim, 3), noise(2 * n * head_dim, 4));
-                let (keys, values) = kv.split_at(n * head_dim);
-                let (mut scores, mut out) = (vec![0f32; 3 * n], vec![0f32; 3 * head_dim]);
-                attend(&q, keys, values, head_dim, 0.3, &mut scores, &mut out);
-                take(&out);
-            }
         }
         bits
     }
@@ -459,42 +353,6 @@ mod tests {
         assert_eq!(exp(-1e9), 0.0);
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
         assert!(exp(f32::NAN).is_nan());
-    }
-
-    #[test]
-    fn attention_equals_the_plain_formula() {
-        for (heads, positions, head_dim) in [(1, 1, 32), (4, 7, 100), (3, 200, 96), (2, 65, 128)] {
-            let q = noise(heads * head_dim, 1);
-            let (keys, values) = (
-                noise(positions * head_dim, 2),
-                noise(positions * head_dim, 3),
-            );
-            let (mut scores, mut out) =
-                (vec![0f32; heads * positions], vec![0f32; heads * head_dim]);
-            attend(&q, &keys, &values, head_dim, 0.5, &mut scores, &mut out);
-            for h in 0..heads {
-                let score = |j: usize| -> f64 {
-                    let pair = q[h * head_dim..][..head_dim]
-                        .iter()
-                        .zip(&keys[j * head_dim..]);
-                    0.5 * pair.map(|(&a, &b)| a as f64 * b as f64).sum::<f64>()
-                };
-                let max = (0..positions).map(score).fold(f64::MIN, f64::max);
-                let p: Vec<f64> = (0..positions).map(|j| (score(j) - max).exp()).collect();
-                let total: f64 = p.iter().sum();
-                for c in 0..head_dim {
-                    let want = (0..positions)
-                        .map(|j| p[j] * values[j * head_dim + c] as f64)
-                        .sum::<f64>()
-                        / total;
-                    let got = out[h * head_dim + c] as f64;
-                    assert!(
-                        (got - want).abs() < 1e-5,
-                        "head {h} column {c}: {got}, not {want}"
-                    );
-                }
-            }
-        }
     }
 
     #[test]

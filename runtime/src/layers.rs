@@ -59,7 +59,8 @@ pub fn rotate(x: &[f32], cos_sin: &[f32], out: &mut [f32]) {
     }
 }
 
-/// Keys and values of one layer: `[kv_heads, n_ctx, head_dim]` each, so that a head's positions are contiguous.
+/// Keys and values of one layer, each head's positions contiguous: values `[kv_heads, n_ctx, head_dim]`, keys in
+/// the blocks of [`crate::attention`].
 pub struct Cache {
     keys: HugeBytes,
     values: HugeBytes,

@@ -1,5 +1,6 @@
 //! Loads ternary models and generates text with tuned kernels.
 
+pub mod attention;
 pub mod chat;
 pub mod cli;
 pub mod convert;
