@@ -88,11 +88,16 @@ impl Variant for I2s {
         let mr = match m {
             1 => vec![1],
             2..=3 => vec![2, 1],
-            // Twelve tokens and two vectors of rows fill 32 registers; what M does not fill is left out.
-            _ if isa.has_dot() && isa.width() == Width::W64 => [12, 8, 6, 4, 2]
-                .into_iter()
-                .filter(|&t| t as usize <= m)
-                .collect(),
+            // Two vectors of rows with twelve tokens fill 32 registers, with five 16; what M does not fill
+            // is left out.
+            _ if isa.has_dot() && isa.width() != Width::W16 => {
+                let tokens: [u32; 5] = if isa.width() == Width::W64 {
+                    [12, 8, 6, 4, 2]
+                } else {
+                    [5, 12, 8, 4, 2]
+                };
+                tokens.into_iter().filter(|&t| t as usize <= m).collect()
+            }
             _ if isa.has_dot() => vec![4, 8, 6, 12, 2],
             _ => vec![2, 4, 1],
         };
