@@ -7,7 +7,7 @@
 //! out = acc − Σx                                        codes are trit + 1
 //! ```
 //! Tricks: (1) MR·NR accumulators fill the registers, so each load feeds many dot products; (2) without
-//! a dot product, `pmaddubsw` pairs stay in i16 registers for [`FLUSH_QUADS`] quads and are then added
+//! a dot product, `pmaddubsw` pairs stay in i16 registers for `FLUSH_QUADS` quads and are then added
 //! to the i32 result in memory, which leaves all registers to the i16 tile.
 
 use super::{OutOrder, Plan, Unsupported, Variant, tile_sizes};

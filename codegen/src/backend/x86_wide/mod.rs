@@ -16,12 +16,12 @@
 //! | unroll two steps of decode | within noise | axis `u` |
 //! | masks in place instead of shifts (`f0`, `f1`) | decode 41 against 32 GB/s | axis `f` |
 //! | 12 tokens × 2 vectors in registers, shifts (`i2s`, M = 120) | 499 GMAC/s of 540 | default |
-//! | 8 × 3 vectors, 14 × 2 vectors | 486, 462 GMAC/s | axes |
-//! | AVX-VNNI: 12 × 1, 5 × 2, 4 × 2, 8 × 1 vectors | 252, 246, 224, 224 GMAC/s of 270 | 5 × 2 by default |
 //! | two unrolled steps of that tile (8 KiB of code) | 476 GMAC/s | axis `u` |
+//! | 8 × 3 vectors | 486 GMAC/s | axes |
+//! | 14 × 2 vectors: fits only if the mask and every broadcast are read from memory | 448 GMAC/s | no |
+//! | AVX-VNNI: 12 × 1, 5 × 2, 4 × 2, 8 × 1 vectors | 252, 246, 224, 224 GMAC/s of 270 | 5 × 2 by default |
 //! | wide byte look-ups (`dense`, VBMI) | 42 GB/s, that is 1.27 × the weights of `i2s` | yes |
 //! | indices taken out of one 8-byte load when first used | one register at a time instead of eight | yes |
-//! | `vpternlogd` for pairs of bit operations | no family has such a pair in its hot loop | no |
 //! | AMX (`tdpbusd`) | see below | no |
 //!
 //! AMX does not fit the seam: a tile is sixteen rows with a configuration that the thread loads and the
