@@ -735,7 +735,7 @@ mod tests {
             },
         )
         .unwrap();
-        let linear = Linear::new(&pool, &[w.clone()], |_, k| {
+        let linear = Linear::new(&pool, std::slice::from_ref(&w), |_, k| {
             Ok::<_, TritError>(same_for_all(&kernel(SPECS[1], k)))
         })
         .unwrap();
