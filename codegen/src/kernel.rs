@@ -424,7 +424,7 @@ impl Kernel {
     /// Working memory for one thread.
     pub fn scratch(&self) -> Scratch {
         let stages = || self.unpack.iter().chain(self.main.iter().map(|(_, s)| s));
-        let most = |o| stages().map(|s| s.program.bytes(o)).max().unwrap_or(0);
+        let most = |o| stages().map(|s| s.program.reach(o)).max().unwrap_or(0);
         Scratch {
             unpacked: AlignedBytes::zeroed(
                 self.unpack
@@ -533,7 +533,7 @@ impl Stage {
             out.len(),
         ];
         for (operand, have) in Operand::ALL.into_iter().zip(lengths) {
-            let need = self.program.bytes(operand);
+            let need = self.program.reach(operand);
             assert!(
                 have >= need,
                 "{}: {operand:?} has {have} bytes, needs {need}",

@@ -181,6 +181,14 @@ fn larger_indices_are_refused() {
         e.promise = Promise::U8(0, 81);
     };
     refused(&vlut, promise, "which has");
+    // Weights that no packing made read behind the tables: the kernel's scratch has room there.
+    let proven = Checked::new(vlut.clone()).expect("a good program");
+    let tables = vlut.bytes(Operand::Scratch0);
+    assert!(proven.reach(Operand::Scratch0) >= tables + (255 - 80) * 64);
+    assert_eq!(
+        proven.reach(Operand::Scratch1),
+        vlut.bytes(Operand::Scratch1)
+    );
     let tl1 = main_program("tl1", "tl1", Isa::Avx2, 1, 640);
     let mask = |p: &mut Program| {
         visit(&mut p.body, &mut |s| {
@@ -258,7 +266,7 @@ fn flush_intervals_are_exact() {
 fn small() -> Program {
     let mut b = Builder::new("small", Width::W16);
     b.operand(Operand::Weights, 64, Promise::U8(0, 3));
-    b.operand(Operand::Acts, 64, Promise::I16(-100, 100));
+    b.operand(Operand::Acts, 4096, Promise::I16(-100, 100));
     b.operand(Operand::Scratch0, 32, Promise::I16(-400, 400));
     b.operand(Operand::Out, 32, Promise::Bits);
     let at = Addr::new;

@@ -16,7 +16,7 @@ pub use abs::Range;
 pub use counts::Counts;
 pub use flow::Ranges;
 
-use super::{Program, Value};
+use super::{Operand, Program, Value};
 use std::ops::Deref;
 
 /// Why a program is not accepted: a bug in the family that built it.
@@ -34,6 +34,7 @@ pub struct CheckError {
 pub struct Checked {
     program: Program,
     ranges: Vec<Option<Ranges>>,
+    reach: [usize; 7],
 }
 
 impl Checked {
@@ -43,7 +44,11 @@ impl Checked {
     /// [`CheckError`] when a bound or a range cannot be proven.
     pub fn new(program: Program) -> Result<Self, CheckError> {
         match prove(&program) {
-            Ok(ranges) => Ok(Self { program, ranges }),
+            Ok((ranges, reach)) => Ok(Self {
+                program,
+                ranges,
+                reach,
+            }),
             Err(why) => Err(CheckError {
                 program: program.name,
                 why,
@@ -55,9 +60,16 @@ impl Checked {
     #[cfg(test)]
     pub(crate) fn unproven(program: Program) -> Self {
         Self {
+            reach: Operand::ALL.map(|o| program.bytes(o)),
             program,
             ranges: Vec::new(),
         }
+    }
+
+    /// Bytes of `operand` that must be there: its extent, and behind the tables in scratch as much as an index
+    /// that breaks its promise would reach, for safe code may hand in weights that no packing made.
+    pub fn reach(&self, operand: Operand) -> usize {
+        self.reach[operand as usize]
     }
 
     /// What is proven of `v` in every turn.
@@ -67,14 +79,15 @@ impl Checked {
     }
 }
 
-fn prove(program: &Program) -> Result<Vec<Option<Ranges>>, String> {
+type Proof = (Vec<Option<Ranges>>, [usize; 7]);
+
+fn prove(program: &Program) -> Result<Proof, String> {
     let facts = structure::check(program)?;
     let mut flow = flow::Flow::new(program, &facts.indices);
     flow.check()?;
     regions::check(&flow, facts.lanes)?;
-    Ok((0..program.n_values)
-        .map(|v| flow.ranges(Value(v)))
-        .collect())
+    let ranges = (0..program.n_values).map(|v| flow.ranges(Value(v)));
+    Ok((ranges.collect(), facts.reach))
 }
 
 impl Deref for Checked {

@@ -17,6 +17,7 @@ pub(super) struct Structure<'p> {
     scopes: Vec<(Vec<Value>, Vec<Index>)>,
     /// The element type in which each operand is accumulated.
     lanes: [Option<Lanes>; 7],
+    reach: [usize; 7],
 }
 
 /// What the structure of a program tells the later passes.
@@ -25,6 +26,8 @@ pub(super) struct Facts {
     pub(super) indices: Vec<IndexFacts>,
     /// The element type in which each operand is accumulated.
     pub(super) lanes: [Option<Lanes>; 7],
+    /// See [`super::Checked::reach`].
+    pub(super) reach: [usize; 7],
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -39,6 +42,8 @@ enum Seen {
 pub(super) struct IndexFacts {
     /// The largest value.
     pub(super) max: usize,
+    /// The largest value that the bytes it is read from could bring if the promise were broken.
+    wild: usize,
     /// Every value is a multiple of `1 << shift`.
     pub(super) shift: u8,
 }
@@ -95,11 +100,13 @@ pub(super) fn check(program: &Program) -> Result<Facts, String> {
         counters_used: vec![false; program.n_counters as usize],
         scopes: vec![Default::default()],
         lanes: [None; 7],
+        reach: Operand::ALL.map(|o| program.bytes(o)),
     };
     this.body(&program.body)?;
     Ok(Facts {
         indices: this.indices.iter().map(|(_, facts)| *facts).collect(),
         lanes: this.lanes,
+        reach: this.reach,
     })
 }
 
@@ -227,6 +234,7 @@ impl Structure<'_> {
         self.inside(addr, size * indices.len())?;
         let facts = IndexFacts {
             max: self.index_max(addr, size == 2) << shift,
+            wild: (if size == 2 { 65535 } else { 255 }) << shift,
             shift,
         };
         for i in indices {
@@ -288,12 +296,33 @@ impl Structure<'_> {
         Err(format!("{:?} is read only", addr.operand))
     }
 
-    fn inside(&self, addr: &Addr, size: usize) -> Result<(), String> {
+    fn inside(&mut self, addr: &Addr, size: usize) -> Result<(), String> {
         let have = self.program.bytes(addr.operand);
         let need = self.span(addr, size)?;
         if need > have as u128 {
             return Err(format!(
                 "bytes up to {need} of {:?}, which has {have}",
+                addr.operand
+            ));
+        }
+        let Some((i, scale)) = addr.index else {
+            return Ok(());
+        };
+        // Safe code may hand in bytes that no packing made. Scratch belongs to the kernel, which makes room
+        // for what any byte reaches; the caller's buffers must be long enough as they are.
+        let facts = self.indices[i.0 as usize].1;
+        let wild = (facts.wild - facts.max)
+            .saturating_mul(scale)
+            .saturating_add(need as usize);
+        if wild > MAX_BYTES {
+            return Err(format!("{:?} would have {wild} bytes", addr.operand));
+        }
+        if matches!(addr.operand, Operand::Scratch0 | Operand::Scratch1) {
+            let reach = &mut self.reach[addr.operand as usize];
+            *reach = wild.max(*reach);
+        } else if wild > have {
+            return Err(format!(
+                "with an index that breaks its promise, bytes up to {wild} of {:?}, which has {have}",
                 addr.operand
             ));
         }
