@@ -6,10 +6,9 @@
 //! proves, by induction over the turns. Any other carried value is `init` or what the body makes of anything.
 
 use super::abs::{Abs, I16, I32, Kind, Linear, Range};
-use super::bytes::Arena;
+use super::bytes::{Arena, HashMap};
 use super::structure::IndexFacts;
 use crate::program::{Addr, Carried, Counter, Loop, Op, Program, Promise, Stmt, Value};
-use std::collections::HashMap;
 
 /// The state of one proof.
 pub(super) struct Flow<'p> {
@@ -61,10 +60,10 @@ impl<'p> Flow<'p> {
             arena: Arena::new(),
             values: vec![None; program.n_values as usize],
             ops: vec![None; program.n_values as usize],
-            records: HashMap::new(),
+            records: HashMap::default(),
             trips: vec![1; program.n_counters as usize],
             checking: true,
-            learnt: HashMap::new(),
+            learnt: HashMap::default(),
         }
     }
 

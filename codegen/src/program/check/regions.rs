@@ -6,8 +6,10 @@
 //! the size of the region, never with K.
 
 use super::abs::{I16, I32, Range};
+use super::bytes::HashMap;
 use super::flow::Flow;
-use crate::program::{Addr, Lanes, Loop, Op, Operand, Program, Promise, Stmt, Value};
+use crate::program::{Addr, Counter, Lanes, Loop, Op, Operand, Program, Promise, Stmt, Value};
+use std::rc::Rc;
 
 /// More cells or steps than this are a mistake, not a kernel.
 const MAX_CELLS: usize = 1 << 22;
@@ -89,6 +91,7 @@ pub(super) fn check(flow: &Flow<'_>, lanes: [Option<Lanes>; 7]) -> Result<(), St
             unit,
             counters: vec![None; program.n_counters as usize],
             cells: vec![start; extent.bytes / unit],
+            effects: HashMap::default(),
             steps: 0,
         };
         walk.run(&events, true)
@@ -187,6 +190,8 @@ struct Walk<'f, 'p> {
     /// The turn of each loop that is walked.
     counters: Vec<Option<usize>>,
     cells: Vec<Cell>,
+    /// What a turn of each loop does to the cells, where no walked loop is around it.
+    effects: HashMap<u32, Rc<[Cell]>>,
     steps: usize,
 }
 
@@ -218,24 +223,67 @@ impl Walk<'_, '_> {
 
     /// All turns of a loop that hits the same cells in each.
     fn sum_up(&mut self, l: &Loop, body: &[Event<'_>], checking: bool) -> Result<(), String> {
-        let fresh = vec![Cell::KEPT; self.cells.len()];
-        let before = std::mem::replace(&mut self.cells, fresh);
-        self.run(body, false)?;
-        let effect = std::mem::take(&mut self.cells);
+        let window = self.window(body);
+        let effect = self.effect(l, body, window.clone())?;
         if checking {
-            self.cells = before
-                .iter()
-                .zip(&effect)
-                .map(|(b, e)| b.over(*e, l.trip))
-                .collect();
+            let before = self.cells[window.clone()].to_vec();
+            for (cell, e) in self.cells[window.clone()].iter_mut().zip(effect.iter()) {
+                *cell = cell.over(*e, l.trip);
+            }
             self.run(body, true)?;
+            self.cells[window.clone()].copy_from_slice(&before);
         }
-        self.cells = before
-            .into_iter()
-            .zip(effect)
-            .map(|(b, e)| b.then(e, l.trip))
-            .collect();
+        for (cell, e) in self.cells[window].iter_mut().zip(effect.iter()) {
+            *cell = cell.then(*e, l.trip);
+        }
         Ok(())
+    }
+
+    /// What one turn of `l` does to each cell of `window`, whatever it held.
+    fn effect(
+        &mut self,
+        l: &Loop,
+        body: &[Event<'_>],
+        window: std::ops::Range<usize>,
+    ) -> Result<Rc<[Cell]>, String> {
+        if let Some(known) = self.effects.get(&l.counter.0) {
+            return Ok(Rc::clone(known));
+        }
+        let before = self.cells[window.clone()].to_vec();
+        self.cells[window.clone()].fill(Cell::KEPT);
+        self.run(body, false)?;
+        let effect: Rc<[Cell]> = self.cells[window.clone()].into();
+        self.cells[window].copy_from_slice(&before);
+        // Inside a walked loop the next turn hits other cells.
+        if self.counters.iter().all(Option::is_none) {
+            self.effects.insert(l.counter.0, Rc::clone(&effect));
+        }
+        Ok(effect)
+    }
+
+    /// The cells from the first to the last that `events` write in this turn of the walked loops.
+    fn window(&self, events: &[Event<'_>]) -> std::ops::Range<usize> {
+        let (mut first, mut end) = (usize::MAX, 0);
+        for event in events {
+            let part = match event {
+                Event::Write(addr, _) | Event::Add(addr, _) => {
+                    let cells = self.covered(addr);
+                    cells.start..cells.end + self.open_span(addr) / self.unit
+                }
+                Event::Loop(_, body, _) => self.window(body),
+                Event::Read(..) => continue,
+            };
+            first = first.min(part.start);
+            end = end.max(part.end);
+        }
+        first.min(end)..end
+    }
+
+    /// How far the loops that are not walked yet move an address.
+    fn open_span(&self, addr: &Addr) -> usize {
+        let open = |c: &Counter| self.counters[c.0 as usize].is_none();
+        let moves = addr.terms.iter().filter(|(c, _)| open(c));
+        moves.map(|(c, s)| (self.flow.trip(*c) - 1) * s).sum()
     }
 
     fn start(&self, addr: &Addr) -> usize {
@@ -297,12 +345,7 @@ impl Walk<'_, '_> {
     /// Everything that any turn and any index may read has been written.
     fn read(&mut self, addr: &Addr, size: usize) -> Result<(), String> {
         let first = self.start(addr);
-        let mut end = first + size;
-        for (c, stride) in &addr.terms {
-            if self.counters[c.0 as usize].is_none() {
-                end += (self.flow.trip(*c) - 1) * stride;
-            }
-        }
+        let mut end = first + size + self.open_span(addr);
         if let Some((i, scale)) = addr.index {
             end += self.flow.indices[i.0 as usize].max * scale;
         }
