@@ -217,14 +217,16 @@ impl Engine {
         self.linears().map(|l| l.weight_bytes(1)).sum::<usize>() + self.head.table_bytes() + cache
     }
 
-    /// Multiply-accumulates of the ternary layers and the head for one token.
+    /// Multiply-accumulates of decoding one token: ternary layers and head.
     pub fn macs_per_token(&self) -> u64 {
+        self.prompt_macs(1)
+    }
+
+    /// Multiply-accumulates of a prompt of `tokens`, which needs the head once, for its last token.
+    pub fn prompt_macs(&self, tokens: usize) -> u64 {
         let c = self.model.config();
-        let head = c.vocab as u64 * c.hidden as u64;
-        self.linears()
-            .map(|l| l.n() as u64 * l.k() as u64)
-            .sum::<u64>()
-            + head
+        let layers: u64 = self.linears().map(|l| l.n() as u64 * l.k() as u64).sum();
+        layers * tokens as u64 + c.vocab as u64 * c.hidden as u64
     }
 
     /// Calls `tap` for every projection from now on: its quantised input and its integer sums.

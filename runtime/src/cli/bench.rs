@@ -217,11 +217,9 @@ fn row(ready: &Ready, model: &str, test: &str, count: usize, threads: usize, spe
     } else {
         0.0
     };
-    // A prompt needs the head once, for its last token.
-    let head = engine.model().config().vocab as u64 * engine.model().config().hidden as u64;
     let macs = match test {
         "tg" => engine.macs_per_token(),
-        _ => engine.macs_per_token() - head + head / count as u64,
+        _ => engine.prompt_macs(count) / count as u64,
     };
     let gmac_per_s = macs as f64 * speed.median / 1e9;
     let bucket = if test == "tg" {

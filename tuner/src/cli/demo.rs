@@ -186,7 +186,7 @@ fn compare(
 ) -> Result<Vec<Row>> {
     let peaks = measured.peaks(threads).context("the peaks were measured")?;
     let bytes = tuned.engine.bytes_per_token(DECODE / 2) as f64;
-    let macs = tuned.engine.macs_per_token() as f64;
+    let macs = tuned.engine.prompt_macs(PREFILL) as f64 / PREFILL as f64;
     let row = |kernels, decode: f64, prefill: f64| Row {
         kernels,
         decode_tokens_per_s: decode,
