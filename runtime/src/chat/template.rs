@@ -1,5 +1,6 @@
 //! The Jinja dialect of chat templates: what transformers adds to the engine, and limits on what a file may cost.
 
+use std::io::{self, Write};
 use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,6 +14,9 @@ const NAME: &str = "chat_template";
 
 /// Instructions that one rendering may take. A template is part of a file: it must not be able to hang the program.
 const FUEL: u64 = 5_000_000;
+
+/// Bytes that a template may write, beside four times the messages.
+const OUTPUT_LIMIT: usize = 1 << 20;
 
 /// Bytes of template text that are read.
 const SOURCE_LIMIT: usize = 1 << 20;
@@ -86,7 +90,40 @@ pub fn render(
         eos_token => eos,
         add_generation_prompt => true,
     };
-    template.render(variables).map_err(bad)
+    let n_content: usize = messages.iter().map(|message| message.content.len()).sum();
+    let mut text = Limited {
+        bytes: Vec::new(),
+        limit: OUTPUT_LIMIT + 4 * n_content,
+    };
+    template
+        .render_captured_to(variables, &mut text)
+        .map_err(bad)?;
+    String::from_utf8(text.bytes).map_err(|error| ChatError::Render {
+        why: error.to_string(),
+    })
+}
+
+/// Text that may not grow beyond a limit.
+struct Limited {
+    bytes: Vec<u8>,
+    limit: usize,
+}
+
+impl Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() + bytes.len() > self.limit {
+            return Err(io::Error::other(format!(
+                "more than {} bytes of text",
+                self.limit
+            )));
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn raise_exception(message: String) -> Result<String, Error> {
@@ -277,6 +314,7 @@ mod tests {
             "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
             "{% include 'chat_template' %}",
             "{{ 'x' * 1000000000000 }}",
+            "{% for a in range(9999) %}{{ 'x' * 9999 }}{% endfor %}",
         ];
         for bomb in bombs {
             let result = engine(bomb).and_then(|engine| render(&engine, &[], "", ""));

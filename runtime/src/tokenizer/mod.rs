@@ -10,6 +10,7 @@ mod cut;
 mod error;
 mod folder;
 mod json;
+mod pieces;
 mod pre;
 mod proto;
 mod spm;
@@ -27,7 +28,8 @@ pub use vocab::{GgufVocab, TokenType};
 use crate::model::{Model, TokenizerSource};
 use bpe::Bpe;
 use json::{Spelling, TokenizerJson};
-use spm::{SPACE, SentencePiece};
+use pieces::Pieces;
+use spm::SentencePiece;
 
 /// Tokens that end a turn or a text whatever else the files say.
 pub const STOP_TEXTS: &[&str] = &[
@@ -70,52 +72,6 @@ pub struct Tokenizer {
     architecture: String,
     kind: &'static str,
     notes: Vec<String>,
-}
-
-/// What each token prints.
-struct Pieces {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-    texts: Vec<String>,
-    types: Vec<TokenType>,
-}
-
-impl Pieces {
-    fn new(tokens: Vec<(String, TokenType)>, spelling: Spelling) -> Self {
-        let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(tokens.len()));
-        for (text, kind) in &tokens {
-            match (kind, spelling) {
-                (TokenType::Control | TokenType::Unknown | TokenType::UserDefined, _) => {
-                    bytes.extend_from_slice(text.as_bytes());
-                }
-                (TokenType::Byte, Spelling::SentencePiece { .. }) => {
-                    bytes.extend(spm::parse_byte(text))
-                }
-                (_, Spelling::SentencePiece { .. }) => {
-                    let mut buffer = [0; 4];
-                    for c in text.chars() {
-                        let c = if c == SPACE { ' ' } else { c };
-                        bytes.extend_from_slice(c.encode_utf8(&mut buffer).as_bytes());
-                    }
-                }
-                (_, Spelling::ByteLevel) => bytes.extend(bytes::token_bytes(text)),
-            }
-            ends.push(bytes.len());
-        }
-        let (texts, types) = tokens.into_iter().unzip();
-        Self {
-            bytes,
-            ends,
-            texts,
-            types,
-        }
-    }
-
-    fn bytes(&self, id: u32) -> Option<&[u8]> {
-        let end = *self.ends.get(id as usize)?;
-        let start = (id as usize).checked_sub(1).map_or(0, |i| self.ends[i]);
-        Some(&self.bytes[start..end])
-    }
 }
 
 impl Tokenizer {

@@ -233,6 +233,10 @@ fn very_long_runs_are_cut_like_short_ones() {
     let cut = encoder(&tokenizer).cut(&text);
     let lengths: Vec<usize> = cut.iter().map(|piece| piece.chars().count()).collect();
     assert_eq!(lengths, [1, n - 1, 2, n]);
+    // One piece that only merging can shorten.
+    let text = "there".repeat(50_000);
+    let ids = tokenizer.encode(&text, Specials::Parse).unwrap();
+    assert_eq!(tokenizer.decode(&ids).unwrap(), text);
 }
 
 #[test]
