@@ -31,10 +31,6 @@ const LONG_FILES: &[(&str, &str)] = &[
         "the blocked product, with its tests",
     ),
     (
-        "runtime/src/sample.rs",
-        "the samplers, with their property tests",
-    ),
-    (
         "runtime/src/pool.rs",
         "threads and the slices they share, one safety argument",
     ),
