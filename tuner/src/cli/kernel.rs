@@ -8,7 +8,7 @@ use crate::sampler::Samples;
 use crate::search::{Bench, Effort, search};
 use crate::tuning;
 use anyhow::{Context as _, Result, bail};
-use bitnet_codegen::KernelSpec;
+use bitnet_codegen::{Isa, KernelSpec};
 use bitnet_runtime::cli::terminal::Terminal;
 use bitnet_runtime::pool::Pool;
 use clap::Args;
@@ -24,8 +24,11 @@ pub struct Options {
     #[arg(long, value_parser = spec)]
     spec: Option<KernelSpec>,
     /// Only kernels whose name contains this text.
-    #[arg(long, conflicts_with = "spec")]
+    #[arg(long, conflicts_with = "spec", allow_hyphen_values = true)]
     filter: Option<String>,
+    /// Only kernels for these instruction sets, for instance avx2,avx128: as a lesser CPU would run.
+    #[arg(long, conflicts_with = "spec", value_delimiter = ',', value_parser = isa)]
+    isa: Vec<Isa>,
     /// Threads (all, unless given).
     #[arg(short, long, value_parser = threads)]
     threads: Option<usize>,
@@ -90,6 +93,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
             let filter = options.filter.as_deref().unwrap_or_default();
             let mut candidates = tuning::candidates(problem, host.features);
             candidates.retain(|c| c.to_string().contains(filter));
+            candidates.retain(|c| options.isa.is_empty() || options.isa.contains(&c.isa));
             let effort = Effort {
                 budget: Duration::from_secs(options.budget),
                 ..Effort::default()
@@ -139,6 +143,11 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
         peak_gmac_per_s: peaks.dot_gmac_per_s,
     };
     terminal.print(&report, || text(&report))
+}
+
+fn isa(text: &str) -> Result<Isa, String> {
+    text.parse()
+        .map_err(|e: bitnet_codegen::isa::UnknownIsa| e.to_string())
 }
 
 fn text(r: &Report) -> String {
