@@ -230,7 +230,7 @@ fn score<D: Decoder + ?Sized>(
     }
 }
 
-/// −ln softmax(logits)[token], exponentials in single and the sum in double precision.
+/// `−ln softmax(logits)[token]`, exponentials in single and the sum in double precision.
 pub fn negative_log_likelihood(logits: &[f32], token: u32) -> f64 {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits

@@ -1,6 +1,6 @@
 //! Text to token ids and back, from `tokenizer.json` or from the keys of a GGUF file.
 //!
-//! Encoding runs on the `tokenizers` crate for byte-level BPE and on [`spm`] for SentencePiece. Decoding is a table
+//! Encoding runs on the `tokenizers` crate for byte-level BPE and on `spm` for SentencePiece. Decoding is a table
 //! of raw bytes per token, so that text can be streamed token by token whatever the vocabulary.
 
 mod bpe;

@@ -1,6 +1,6 @@
 //! Ternary tensors of every dialect, decoded row by row into the neutral form.
 //!
-//! A [`TernarySource`] is the recipe; a [`RowDecoder`] is one storage type's part of it: its
+//! A [`TernarySource`] is the recipe; a `RowDecoder` is one storage type's part of it: its
 //! scales, and a row of 2-bit codes. Row order, extra factors and the choice between one scale,
 //! row scales and group scales are the same for all and live here.
 
