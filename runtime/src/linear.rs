@@ -528,43 +528,37 @@ impl<'a> Run<'a> {
                     bytemuck::cast_slice(acts.rows(first, mr))
                 };
                 kernel.run(mr, panel, tile, &sums[..mr], scratch, &mut out[..len]);
-                let by_token = match order {
-                    OutOrder::TokenMajor => &out[..len],
-                    OutOrder::RowMajor => {
-                        grow(turned, len);
-                        lanes::transpose(&out[..len], nr, mr, &mut turned[..len]);
-                        &turned[..len]
+                for (part, values) in by_token(order, (nr, mr), &out[..len], turned) {
+                    let shown = part.start.min(rows.len())..part.end.min(rows.len());
+                    for t in (0..tokens).filter(|_| !shown.is_empty()) {
+                        let slot = &mut columns.row(first + t)[from..][shown.clone()];
+                        let rows = first_row + shown.start..first_row + shown.end;
+                        let values = &values[t * part.len()..][..shown.len()];
+                        store(first + t, rows, values, slot);
                     }
-                    OutOrder::Split { rows: split } => {
-                        grow(turned, 2 * len);
-                        join(&out[..len], split, mr, &mut turned[..2 * len]);
-                        &turned[..len]
-                    }
-                };
-                for t in 0..tokens {
-                    let slot = &mut columns.row(first + t)[from..][..rows.len()];
-                    store(
-                        first + t,
-                        rows.clone(),
-                        &by_token[t * nr..][..rows.len()],
-                        slot,
-                    );
                 }
             }
         }
     }
 }
 
-/// [`OutOrder::Split`] to token-major, in the first half of `turned`; the second half is room to work.
-fn join(out: &[i32], split: usize, mr: usize, turned: &mut [i32]) {
-    let (by_token, room) = turned.split_at_mut(out.len());
+/// A result tile as two token-major parts with the rows of each: what had to be turned, and what lies so already.
+fn by_token<'o>(
+    order: OutOrder,
+    (nr, mr): (usize, usize),
+    out: &'o [i32],
+    turned: &'o mut Vec<i32>,
+) -> [(Range<usize>, &'o [i32]); 2] {
+    let split = match order {
+        OutOrder::TokenMajor => 0,
+        OutOrder::RowMajor => nr,
+        OutOrder::Split { rows } => rows,
+    };
     let (by_row, rest) = out.split_at(split * mr);
-    lanes::transpose(by_row, split, mr, room);
-    let nr = out.len() / mr;
-    for (t, to) in by_token.chunks_exact_mut(nr).enumerate() {
-        to[..split].copy_from_slice(&room[t * split..][..split]);
-        to[split..].copy_from_slice(&rest[t * (nr - split)..][..nr - split]);
-    }
+    grow(turned, by_row.len());
+    let turned = &mut turned[..by_row.len()];
+    lanes::transpose(by_row, split, mr, turned);
+    [(0..split, turned), (split..nr, rest)]
 }
 
 fn grow(v: &mut Vec<i32>, len: usize) {
@@ -624,11 +618,36 @@ mod tests {
         (0..m * k).map(|i| (i * 37 + 11 + i / 7) as i8).collect()
     }
 
-    const SPECS: [&str; 3] = [
+    const SPECS: [&str; 4] = [
         "i2s-i2s-1x8c16-interp-f0-u2",
         "i2s-i2s-4x16c16-interp-f1-u1",
         "i2s-i2s-3x8c16-interp-f1",
+        "vlut-lut4-8x16c32-interp-u1",
     ];
+
+    #[test]
+    fn parts_of_a_tile_are_token_major() {
+        let (nr, mr) = (12, 3);
+        let out: Vec<i32> = (0..(nr * mr) as i32).collect();
+        let mut turned = Vec::new();
+        let orders = [
+            OutOrder::TokenMajor,
+            OutOrder::RowMajor,
+            OutOrder::Split { rows: 5 },
+        ];
+        for order in orders {
+            let mut rows_seen = 0;
+            for (rows, values) in by_token(order, (nr, mr), &out, &mut turned) {
+                for (t, row) in (0..mr).flat_map(|t| rows.clone().map(move |r| (t, r))) {
+                    let got = values[t * rows.len() + row - rows.start];
+                    let want = out[order.index(t, row, mr, nr)];
+                    assert_eq!(got, want, "{order:?} token {t} row {row}");
+                }
+                rows_seen += rows.len();
+            }
+            assert_eq!(rows_seen, nr, "{order:?}");
+        }
+    }
 
     #[test]
     fn sums_equal_the_oracle_for_every_kernel_and_thread_count() {
