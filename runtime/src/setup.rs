@@ -72,6 +72,15 @@ impl Setup {
         }
     }
 
+    /// What the reader of a file assumed; nothing for the demo model, which leaves nothing to assume.
+    pub fn notes<'m>(&self, model: &'m Model) -> &'m [String] {
+        if self.model.is_some() {
+            model.notes()
+        } else {
+            &[]
+        }
+    }
+
     /// The tokenizer of `model`.
     ///
     /// # Errors

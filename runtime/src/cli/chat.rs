@@ -46,8 +46,8 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     let model = setup.open_model()?;
     let tokenizer = setup.tokenizer(&model)?;
     let template = ChatTemplate::of(&tokenizer)?;
-    for note in model
-        .notes()
+    for note in setup
+        .notes(&model)
         .iter()
         .map(String::as_str)
         .chain(tokenizer.notes().iter().map(String::as_str))

@@ -49,7 +49,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     let setup = options.model.setup_to_run(&options.run)?;
     let model = setup.open_model()?;
     let tokenizer = setup.tokenizer(&model)?;
-    for note in model.notes().iter().chain(tokenizer.notes()) {
+    for note in setup.notes(&model).iter().chain(tokenizer.notes()) {
         terminal.note(&format!("note: {note}"));
     }
     let ids = tokenizer.encode_prompt(&prompt)?;
