@@ -208,7 +208,10 @@ fn i2s_block(text: &str) -> Result<usize, String> {
 }
 
 /// A number of threads.
-fn thread_count(text: &str) -> Result<usize, String> {
+///
+/// # Errors
+/// What was expected.
+pub fn thread_count(text: &str) -> Result<usize, String> {
     match text.parse::<usize>() {
         Ok(n) if (1..=1024).contains(&n) => Ok(n),
         _ => Err("expected a number of threads from 1 to 1024".into()),
@@ -222,7 +225,11 @@ fn positive(text: &str) -> Result<usize, String> {
         .ok_or_else(|| "expected a number above 0".into())
 }
 
-fn kernel_spec(text: &str) -> Result<KernelSpec, String> {
+/// A kernel's name.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn kernel_spec(text: &str) -> Result<KernelSpec, String> {
     text.parse()
         .map_err(|e: bitnet_codegen::spec::SpecError| e.to_string())
 }

@@ -1,13 +1,14 @@
 //! `bitnet-tune demo`: the whole story on this machine in about a minute.
 
+use super::STOP;
 use super::tune::{line, out_path};
-use super::{STOP, threads};
 use crate::host::{Host, Measured};
 use crate::shapes::Shapes;
 use crate::tuning::{self, Task};
 use anyhow::{Context as _, Result, bail};
 use bitnet_codegen::oracle;
 use bitnet_runtime::cli::terminal::Terminal;
+use bitnet_runtime::cli::thread_count;
 use bitnet_runtime::generate::{Decoder, GenerateParams, Session};
 use bitnet_runtime::model::Model;
 use bitnet_runtime::pool::{Pool, Rows};
@@ -30,7 +31,7 @@ pub struct Options {
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..=3600))]
     budget: u64,
     /// Threads (all, unless given).
-    #[arg(short, long, value_parser = threads)]
+    #[arg(short, long, value_parser = thread_count)]
     threads: Option<usize>,
     /// The beginning of the text.
     #[arg(short, long, default_value = "Once upon a time")]

@@ -1,6 +1,6 @@
 //! `bitnet-tune kernel`: one kernel, verified, then timed.
 
-use super::{STOP, Shape, spec, threads};
+use super::{STOP, Shape};
 use crate::bound;
 use crate::host::Host;
 use crate::measure::{KernelBench, Setting};
@@ -10,6 +10,7 @@ use crate::tuning;
 use anyhow::{Context as _, Result, bail};
 use bitnet_codegen::{Isa, KernelSpec};
 use bitnet_runtime::cli::terminal::Terminal;
+use bitnet_runtime::cli::{kernel_spec, thread_count};
 use bitnet_runtime::pool::Pool;
 use clap::Args;
 use serde::Serialize;
@@ -21,7 +22,7 @@ pub struct Options {
     #[command(flatten)]
     shape: Shape,
     /// The kernel; the best that a search of ten seconds finds, unless given.
-    #[arg(long, value_parser = spec)]
+    #[arg(long, value_parser = kernel_spec)]
     spec: Option<KernelSpec>,
     /// Only kernels whose name contains this text.
     #[arg(long, conflicts_with = "spec", allow_hyphen_values = true)]
@@ -30,7 +31,7 @@ pub struct Options {
     #[arg(long, conflicts_with = "spec", value_delimiter = ',', value_parser = isa)]
     isa: Vec<Isa>,
     /// Threads (all, unless given).
-    #[arg(short, long, value_parser = threads)]
+    #[arg(short, long, value_parser = thread_count)]
     threads: Option<usize>,
     /// Keep the weights in cache instead of streaming them from memory.
     #[arg(long)]

@@ -10,8 +10,9 @@ mod tune;
 
 use crate::host::Host;
 use anyhow::{Result, bail};
-use bitnet_codegen::{KernelSpec, Problem};
+use bitnet_codegen::Problem;
 use bitnet_runtime::cli::terminal::{Terminal, exit_code, on_ctrl_c};
+use bitnet_runtime::cli::thread_count;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -44,7 +45,7 @@ enum Command {
     #[command(after_help = "Example: bitnet-tune host --json")]
     Host {
         /// Measure with this many threads only (1 and all, unless given).
-        #[arg(short, long, value_parser = threads)]
+        #[arg(short, long, value_parser = thread_count)]
         threads: Option<usize>,
     },
     /// Every kernel that this machine can run for a problem, and why others cannot.
@@ -114,27 +115,11 @@ impl Shape {
     }
 }
 
-fn threads(text: &str) -> Result<usize, String> {
-    match text.parse::<usize>() {
-        Ok(n) if (1..=1024).contains(&n) => Ok(n),
-        _ => Err("expected a number of threads from 1 to 1024".into()),
-    }
-}
-
 fn dimension(text: &str) -> Result<usize, String> {
     match text.parse::<usize>() {
         Ok(n) if (1..=1 << 24).contains(&n) => Ok(n),
         _ => Err("expected a number from 1 to 16777216".into()),
     }
-}
-
-/// The spec of `text`.
-///
-/// # Errors
-/// What is wrong with the name.
-fn spec(text: &str) -> Result<KernelSpec, String> {
-    text.parse()
-        .map_err(|e: bitnet_codegen::spec::SpecError| e.to_string())
 }
 
 /// One thread and all threads, or the one count that was asked for.

@@ -1,6 +1,6 @@
 //! `bitnet-tune tune`: search the kernels for a model's shapes, write a profile.
 
-use super::{STOP, threads};
+use super::STOP;
 use crate::host::Host;
 use crate::search::Outcome;
 use crate::shapes::Shapes;
@@ -8,6 +8,7 @@ use crate::tuning::{self, Task};
 use anyhow::{Context as _, Result, bail};
 use bitnet_codegen::{KernelSpec, Problem};
 use bitnet_runtime::cli::terminal::Terminal;
+use bitnet_runtime::cli::thread_count;
 use bitnet_runtime::pool::Pool;
 use bitnet_runtime::profile::{self, M_BUCKETS, MBucket, Profile};
 use bitnet_runtime::setup::Setup;
@@ -33,7 +34,7 @@ pub struct Options {
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     budget: u64,
     /// Threads (all, unless given).
-    #[arg(short, long, value_parser = threads)]
+    #[arg(short, long, value_parser = thread_count)]
     threads: Option<usize>,
     /// Only these token counts (their ranges), for instance 1,128.
     #[arg(long, value_delimiter = ',', value_parser = super::dimension)]
