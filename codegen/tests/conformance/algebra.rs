@@ -3,7 +3,7 @@
 
 use crate::guarded::Edge;
 use crate::product::{Data, Noise, build, product, rerun};
-use crate::{Breadth, runnable, specs};
+use crate::{Breadth, done, runnable, specs};
 use bitnet_codegen::{Activations, Features, Kernel, TernaryMatrix};
 
 const K: usize = 203;
@@ -19,6 +19,7 @@ fn run(kernel: &Kernel, n: usize, trits: &[i8], m: usize, x: &[i8]) -> Vec<i32> 
 
 /// For each default spec of each instruction set of this CPU: kernel, N, trits.
 fn each(mut test: impl FnMut(&Kernel, usize, &[i8])) {
+    let mut kernels = 0;
     for isa in runnable() {
         for spec in specs(isa, Breadth::Defaults) {
             let Some(kernel) = build(&spec, K, Features::detect()) else {
@@ -26,8 +27,10 @@ fn each(mut test: impl FnMut(&Kernel, usize, &[i8])) {
             };
             let n = (spec.nr + 3).min(70);
             test(&kernel, n, &Data::Random(n as u64).trits(n, K));
+            kernels += 1;
         }
     }
+    done(kernels, 5 * runnable().len());
 }
 
 /// Token t is 1 (or −128) at one column and 0 elsewhere: the result is that column of W.

@@ -5,7 +5,8 @@
 //! Buffers with a page without access before and behind them: a kernel that reads or writes one byte too far
 //! ends the process instead of passing by luck, and a handler says which kernel it was.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::ptr::NonNull;
 use std::sync::Once;
 
@@ -18,12 +19,15 @@ pub enum Edge {
     Start,
 }
 
-/// Zeroed bytes between guard pages.
-pub struct Guarded {
-    map: NonNull<u8>,
-    map_len: usize,
-    start: usize,
-    len: usize,
+/// Readable pages between two without access.
+struct Map {
+    start: NonNull<u8>,
+    body: usize,
+}
+
+thread_local! {
+    /// Mappings that were given back, by size: making one takes longer than most products.
+    static SPARE: RefCell<HashMap<usize, Vec<Map>>> = RefCell::default();
 }
 
 fn page_size() -> usize {
@@ -32,55 +36,82 @@ fn page_size() -> usize {
     usize::try_from(size).expect("a page size")
 }
 
-impl Guarded {
-    /// `len` zeros at `edge`.
-    pub fn zeroed(len: usize, edge: Edge) -> Self {
-        let page = page_size();
-        let body = len.next_multiple_of(page).max(page);
-        let map_len = body + 2 * page;
+impl Map {
+    fn new(body: usize, page: usize) -> Self {
+        let len = body + 2 * page;
         // SAFETY: a fresh anonymous mapping at an address that the system chooses; nothing else is touched.
         let map = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
-                map_len,
+                len,
                 libc::PROT_NONE,
                 libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
                 -1,
                 0,
             )
         };
-        assert!(map != libc::MAP_FAILED, "{map_len} bytes of address space");
+        assert!(map != libc::MAP_FAILED, "{len} bytes of address space");
         let map = NonNull::new(map.cast::<u8>()).expect("a mapping is not at 0");
         // SAFETY: the pages between the first and the last of the mapping made above.
-        let inner = unsafe { map.add(page) };
-        // SAFETY: `inner..inner + body` lies in that mapping, which only this value knows.
+        let start = unsafe { map.add(page) };
+        // SAFETY: `start..start + body` lies in that mapping, which only this value knows.
         let rc = unsafe {
             libc::mprotect(
-                inner.as_ptr().cast(),
+                start.as_ptr().cast(),
                 body,
                 libc::PROT_READ | libc::PROT_WRITE,
             )
         };
         assert_eq!(rc, 0, "{body} bytes of memory");
-        let start = match edge {
-            Edge::Start => page,
-            Edge::End => page + body - len,
+        Self { start, body }
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        let page = page_size();
+        let map = self.start.as_ptr().wrapping_sub(page);
+        // SAFETY: exactly the mapping made in `new`; nobody borrows from it any more.
+        let rc = unsafe { libc::munmap(map.cast(), self.body + 2 * page) };
+        assert_eq!(rc, 0, "the mapping is freed");
+    }
+}
+
+/// Zeroed bytes between guard pages.
+pub struct Guarded {
+    /// `None` only while it is dropped.
+    map: Option<Map>,
+    start: *mut u8,
+    len: usize,
+}
+
+impl Guarded {
+    /// `len` zeros at `edge`.
+    pub fn zeroed(len: usize, edge: Edge) -> Self {
+        let page = page_size();
+        let body = len.next_multiple_of(page).max(page);
+        let spare = SPARE.with_borrow_mut(|s| s.get_mut(&body).and_then(Vec::pop));
+        let map = spare.unwrap_or_else(|| Map::new(body, page));
+        let skip = match edge {
+            Edge::Start => 0,
+            Edge::End => body - len,
         };
-        Self {
-            map,
-            map_len,
-            start,
+        let mut this = Self {
+            start: map.start.as_ptr().wrapping_add(skip),
+            map: Some(map),
             len,
-        }
+        };
+        this.bytes_mut().fill(0);
+        this
     }
 
     fn pointer(&self) -> *mut u8 {
-        self.map.as_ptr().wrapping_add(self.start)
+        self.start
     }
 
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: `len` bytes from `start` on are mapped, readable and zero at first, for as long as `self` lives.
+        // SAFETY: `len` bytes from `start` on are mapped and readable for as long as `self` lives.
         unsafe { std::slice::from_raw_parts(self.pointer(), self.len) }
     }
 
@@ -115,9 +146,9 @@ impl Guarded {
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        // SAFETY: exactly the mapping made in `zeroed`; no borrow of it outlives `self`.
-        let rc = unsafe { libc::munmap(self.map.as_ptr().cast(), self.map_len) };
-        assert_eq!(rc, 0, "the mapping is freed");
+        if let Some(map) = self.map.take() {
+            SPARE.with_borrow_mut(|s| s.entry(map.body).or_default().push(map));
+        }
     }
 }
 
@@ -155,4 +186,68 @@ pub fn name_faults<T>(text: &str, body: impl FnOnce() -> T) -> T {
     RUNNING.set((text.as_ptr(), text.len()));
     let _quiet = Quiet;
     body()
+}
+
+/// Whether `body` faults, seen from outside: it runs in a process of its own, and what it does there is lost.
+/// It may not take locks or memory, which another thread may have held when the process split.
+pub fn faults(body: impl FnOnce()) -> bool {
+    // SAFETY: the child only runs `body`, which keeps to the rule above, and ends without unwinding.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0, "a second process");
+    if child == 0 {
+        for signal in [libc::SIGSEGV, libc::SIGBUS] {
+            // SAFETY: gives up the handler that [`name_faults`] may have installed.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        body();
+        // SAFETY: ends the child and runs nothing else.
+        unsafe { libc::_exit(0) };
+    }
+    let mut status = 0;
+    // SAFETY: waits for the child made above, and writes `status` alone.
+    let waited = unsafe { libc::waitpid(child, &mut status, 0) };
+    assert_eq!(waited, child, "the child ends");
+    if libc::WIFSIGNALED(status) {
+        let signal = libc::WTERMSIG(status);
+        assert!(
+            signal == libc::SIGSEGV || signal == libc::SIGBUS,
+            "signal {signal}"
+        );
+        return true;
+    }
+    assert_eq!(status, 0, "the child ends well or faults");
+    false
+}
+
+mod tests {
+    use super::*;
+
+    fn read(at: *const u8) {
+        // SAFETY: inside a buffer or on the guard page beside it, which ends the process.
+        unsafe { std::ptr::read_volatile(at) };
+    }
+
+    fn write(at: *mut u8) {
+        // SAFETY: as `read`.
+        unsafe { std::ptr::write_volatile(at, 1) };
+    }
+
+    #[test]
+    fn one_byte_past_the_end_faults() {
+        let page = page_size();
+        for len in [0, 1, 3, 64, page - 1, page, page + 1, 3 * page] {
+            let buffer = Guarded::zeroed(len, Edge::End);
+            let end = buffer.pointer().wrapping_add(len);
+            assert!(faults(|| read(end)), "a byte is read behind {len}");
+            assert!(faults(|| write(end)), "a byte is written behind {len}");
+            assert!(len == 0 || !faults(|| write(end.wrapping_sub(1))), "{len}");
+
+            let buffer = Guarded::zeroed(len, Edge::Start);
+            let start = buffer.pointer();
+            let before = start.wrapping_sub(1);
+            assert!(faults(|| read(before)), "a byte is read before {len}");
+            assert!(faults(|| write(before)), "a byte is written before {len}");
+            assert!(len == 0 || !faults(|| write(start)), "{len}");
+        }
+    }
 }

@@ -1,11 +1,10 @@
-//! Conformance: families × layouts × instruction sets × axes × shapes equal the oracle, bit for bit, on
-//! buffers that end (and start) at a page without access.
-//!
-//! The default run covers each axis value and each remainder of K; `BITNET_PARANOID=1` multiplies everything
-//! out. `BITNET_SPEC=<spec>` runs one spec alone, with every case. What this CPU cannot run is emitted and
-//! proven, and counted aloud.
+//! Conformance: families × emitters × layouts × axes × shapes equal the oracle, bit for bit, on buffers that
+//! end (or start) at a page without access. `BITNET_SPEC=<spec>` runs one spec alone, with every case.
+#![doc = include_str!("NOTES.md")]
 
 mod algebra;
+mod bare;
+mod grid;
 mod guarded;
 mod product;
 
@@ -15,16 +14,65 @@ use bitnet_codegen::variant::VARIANTS;
 use bitnet_codegen::{Feature, Features, Isa, KernelSpec, backend, plan};
 use guarded::Edge;
 use product::{Case, Data, Noise, build, check};
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn paranoid() -> bool {
     std::env::var_os("BITNET_PARANOID").is_some()
 }
 
-/// The spec of `BITNET_SPEC`, if one is asked for.
+/// The spec of `BITNET_SPEC`, if one is asked for. One that no kernel exists for fails: it would test nothing.
 fn only() -> Option<KernelSpec> {
     let text = std::env::var("BITNET_SPEC").ok()?;
-    Some(text.parse().unwrap_or_else(|e| panic!("BITNET_SPEC: {e}")))
+    let spec: KernelSpec = text.parse().unwrap_or_else(|e| panic!("BITNET_SPEC: {e}"));
+    if let Err(why) = plan(&spec, spec.kr) {
+        panic!("BITNET_SPEC: {why}");
+    }
+    Some(spec)
+}
+
+/// Says how many products were right, and fails if fewer than `least` were tried; a single spec that this
+/// CPU cannot run is skipped aloud instead.
+fn done(cases: usize, least: usize) {
+    match only() {
+        Some(spec) if !spec.isa.runs_on(Features::detect()) => {
+            println!("SKIPPED: {spec} does not run on this CPU; it is emitted and proven");
+        }
+        Some(spec) => println!("{cases} products of {spec} equal the oracle"),
+        None => {
+            println!("{cases} products equal the oracle");
+            assert!(
+                cases >= least,
+                "{cases} products, at least {least} expected"
+            );
+        }
+    }
+}
+
+/// Runs `test` on every item, on all cores; returns the results in order.
+fn on_all_cores<T: Sync, R: Send>(items: &[T], test: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let worker = || {
+        let mut mine = Vec::new();
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(i) else {
+                return mine;
+            };
+            mine.push((i, test(item)));
+        }
+    };
+    let mut results: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(worker)).collect();
+        threads
+            .into_iter()
+            .flat_map(|t| t.join().unwrap_or_else(|p| std::panic::resume_unwind(p)))
+            .collect()
+    });
+    results.sort_by_key(|(i, _)| *i);
+    results.into_iter().map(|(_, r)| r).collect()
 }
 
 /// Instruction sets that run on this CPU.
@@ -63,9 +111,11 @@ enum Breadth {
     Defaults,
     /// Each value of each axis at least once, the other axes at their defaults.
     EachValue,
+    /// Every combination of axis values.
+    Every,
 }
 
-/// Specs of `isa`, each with M for which its axes were asked; `BITNET_PARANOID` takes every combination.
+/// Specs of `isa`: those that a search of 1, 2, 16 or 128 tokens meets.
 fn specs(isa: Isa, breadth: Breadth) -> Vec<KernelSpec> {
     if let Some(spec) = only() {
         return if spec.isa == isa { vec![spec] } else { vec![] };
@@ -77,7 +127,7 @@ fn specs(isa: Isa, breadth: Breadth) -> Vec<KernelSpec> {
                 continue;
             };
             let all = space::specs(family, isa, m).unwrap_or_default();
-            if paranoid() {
+            if breadth == Breadth::Every {
                 seen.extend(all);
                 continue;
             }
@@ -134,13 +184,6 @@ fn sizes(spec: &KernelSpec, k: usize, turn: usize) -> (usize, usize) {
     }
 }
 
-/// K of one block and its neighbours in every remainder, then the same after several blocks.
-fn every_k(spec: &KernelSpec) -> Vec<usize> {
-    let kr = spec.kr;
-    let several = kr * [17, 9, 13][kr % 3];
-    (1..=2 * kr + 1).chain(several..=several + kr).collect()
-}
-
 fn edge(turn: usize) -> Edge {
     if turn.is_multiple_of(4) {
         Edge::Start
@@ -149,22 +192,140 @@ fn edge(turn: usize) -> Edge {
     }
 }
 
-/// Every remainder of K, tails of M and N, for each family, layout and instruction set.
+/// The specs whose grids are run for `isa`: each value of each axis (`BITNET_PARANOID`: every combination), with
+/// as many rows a panel as is affordable. The interpreter, an oracle itself and slow, runs one spec of each
+/// family and layout (`BITNET_PARANOID`: each value).
+fn grid_specs(isa: Isa) -> Vec<KernelSpec> {
+    let breadth = match (isa, paranoid()) {
+        (Isa::Interp, false) => Breadth::Defaults,
+        (Isa::Interp, true) | (_, false) => Breadth::EachValue,
+        (_, true) => Breadth::Every,
+    };
+    let mut all = specs(isa, breadth);
+    if breadth == Breadth::Defaults {
+        all.sort_by_key(|s| (s.variant.clone(), s.layout.clone(), s.mr));
+        all.dedup_by_key(|s| (s.variant.clone(), s.layout.clone()));
+    }
+    let affordable: BTreeSet<KernelSpec> = all.iter().map(grid::affordable).collect();
+    affordable.into_iter().collect()
+}
+
+/// M 1…MR+1 × N 1…2NR+1 × K over every remainder of one and several blocks, multiplied out, for each family,
+/// layout and instruction set.
 #[test]
-fn every_remainder_equals_the_oracle() {
-    let mut cases = 0;
-    for isa in runnable() {
-        for (s, spec) in specs(isa, Breadth::Defaults).into_iter().enumerate() {
-            for (i, k) in every_k(&spec).into_iter().enumerate() {
-                // The interpreter is an oracle itself, and slow: a third of the remainders.
-                if isa == Isa::Interp && !paranoid() && i % 3 != s % 3 {
-                    continue;
+fn every_shape_equals_the_oracle() {
+    let mut work: Vec<KernelSpec> = runnable().into_iter().flat_map(grid_specs).collect();
+    // The longest first, so that no core waits for another at the end.
+    work.sort_by_cached_key(|s| Reverse(grid::cost(s)));
+    let results = on_all_cores(&work, grid::run);
+    let mut grids: BTreeMap<(&str, &str, Isa), usize> = BTreeMap::new();
+    let (mut products, mut refused) = (0, 0);
+    for (spec, result) in work.iter().zip(results) {
+        match result {
+            Ok(count) => {
+                assert_eq!(count, grid::count(spec), "{spec}: the whole grid");
+                products += count;
+                *grids
+                    .entry((&spec.variant, &spec.layout, spec.isa))
+                    .or_default() += count;
+            }
+            Err(why) if only().is_some() => panic!("BITNET_SPEC: {why}"),
+            Err(_) => refused += 1,
+        }
+    }
+    if only().is_none() {
+        for isa in runnable() {
+            for family in VARIANTS {
+                let exists = [1, 128].iter().any(|&m| family.axes(isa, m).is_ok());
+                for layout in family.layouts().iter().filter(|_| exists) {
+                    let products = grids.get(&(family.name(), *layout, isa)).copied();
+                    assert!(
+                        products >= Some(1000),
+                        "{} of {layout} on {isa}: {products:?} products",
+                        family.name()
+                    );
                 }
-                let Some(kernel) = build(&spec, k, Features::detect()) else {
-                    continue;
-                };
-                let (m, n) = sizes(&spec, k, i + s);
-                let data = Data::Random((k * 31 + s) as u64);
+            }
+        }
+    }
+    println!(
+        "{} specs, {refused} of them refused by their emitter",
+        work.len()
+    );
+    assert!(
+        refused <= work.len() / 8,
+        "{refused} of {} specs refused",
+        work.len()
+    );
+    done(products, 10_000 * grids.len().max(1));
+}
+
+/// Every remainder of K, tails of M and N in turn, for the specs whose own grid is too large.
+#[test]
+fn large_panels_equal_the_oracle() {
+    let mut work = Vec::new();
+    for isa in runnable() {
+        let breadth = match paranoid() && isa != Isa::Interp {
+            true => Breadth::EachValue,
+            false => Breadth::Defaults,
+        };
+        let large = |s: &KernelSpec| grid::affordable(s) != *s;
+        work.extend(specs(isa, breadth).into_iter().filter(large).enumerate());
+    }
+    let cases = on_all_cores(&work, |(s, spec)| {
+        let mut cases = 0;
+        for (i, k) in grid::every_k(spec).into_iter().enumerate() {
+            // The interpreter is slow: a third of the remainders.
+            if spec.isa == Isa::Interp && i % 3 != s % 3 {
+                continue;
+            }
+            let Some(kernel) = build(spec, k, Features::detect()) else {
+                continue;
+            };
+            let (m, n) = sizes(spec, k, i + s);
+            let data = Data::Random((k * 31 + s) as u64);
+            let edge = edge(i);
+            check(
+                &kernel,
+                &Case {
+                    m,
+                    n,
+                    k,
+                    data,
+                    edge,
+                },
+            );
+            cases += 1;
+        }
+        cases
+    });
+    done(cases.iter().sum(), 100);
+}
+
+/// Each value of each axis (`BITNET_PARANOID`: every combination), on a few K with awkward remainders.
+#[test]
+fn every_axis_value_equals_the_oracle() {
+    let breadth = match paranoid() {
+        true => Breadth::Every,
+        false => Breadth::EachValue,
+    };
+    let mut work = Vec::new();
+    for isa in runnable() {
+        work.extend(specs(isa, breadth).into_iter().enumerate());
+    }
+    let cases = on_all_cores(&work, |(s, spec)| {
+        let kr = spec.kr;
+        let ks = [1, kr + 1 + s % kr, 640 + s % 7, 5 * kr - 1];
+        let take = if spec.isa == Isa::Interp { 2 } else { 4 };
+        let mut cases = 0;
+        for (i, k) in ks.into_iter().enumerate().take(take) {
+            let Some(kernel) = build(spec, k, Features::detect()) else {
+                continue;
+            };
+            for turn in [s + i, spec.mr - 1 + 6 * s] {
+                let (m, n) = sizes(spec, k, turn);
+                let data = Data::Random((k * 17 + turn) as u64);
+                let edge = edge(turn);
                 check(
                     &kernel,
                     &Case {
@@ -172,49 +333,16 @@ fn every_remainder_equals_the_oracle() {
                         n,
                         k,
                         data,
-                        edge: edge(i),
+                        edge,
                     },
                 );
                 cases += 1;
             }
         }
-    }
-    println!("{cases} products equal the oracle");
-    assert!(cases > 0 || only().is_some_and(|s| !s.isa.runs_on(Features::detect())));
-}
-
-/// Each value of each axis, on a few K with awkward remainders.
-#[test]
-fn every_axis_value_equals_the_oracle() {
-    let mut cases = 0;
-    for isa in runnable() {
-        for (s, spec) in specs(isa, Breadth::EachValue).into_iter().enumerate() {
-            let kr = spec.kr;
-            let ks = [1, kr + 1 + s % kr, 640 + s % 7, 5 * kr - 1];
-            let take = if isa == Isa::Interp { 2 } else { 4 };
-            for (i, k) in ks.into_iter().enumerate().take(take) {
-                let Some(kernel) = build(&spec, k, Features::detect()) else {
-                    continue;
-                };
-                for turn in [s + i, spec.mr - 1 + 6 * s] {
-                    let (m, n) = sizes(&spec, k, turn);
-                    let data = Data::Random((k * 17 + turn) as u64);
-                    check(
-                        &kernel,
-                        &Case {
-                            m,
-                            n,
-                            k,
-                            data,
-                            edge: edge(turn),
-                        },
-                    );
-                    cases += 1;
-                }
-            }
-        }
-    }
-    println!("{cases} products equal the oracle");
+        cases
+    });
+    println!("{} specs", work.len());
+    done(cases.iter().sum(), 500);
 }
 
 /// The same spec for a lesser CPU of the same instruction set: other encodings, same numbers.
@@ -245,7 +373,7 @@ fn lesser_cpus_equal_the_oracle() {
             }
         }
     }
-    println!("{cases} products equal the oracle");
+    done(cases, 10 * runnable().len());
 }
 
 /// All +1 and all −1 with the largest activations, −128 (which quantisation never makes) among them, zeros
@@ -286,7 +414,7 @@ fn extremes_equal_the_oracle() {
             }
         }
     }
-    println!("{cases} products equal the oracle");
+    done(cases, 10 * runnable().len());
 }
 
 fn extremes() -> Vec<Data> {
@@ -338,7 +466,7 @@ fn model_shapes_equal_the_oracle() {
             }
         }
     }
-    println!("{cases} products equal the oracle");
+    done(cases, 10 * isas.len());
 }
 
 /// What this CPU cannot run is proven and emitted; the skip is counted aloud.
@@ -350,17 +478,23 @@ fn foreign_instruction_sets_are_emitted_and_proven() {
     let (mut programs, mut refused) = (0, 0);
     let mut names = Vec::new();
     for isa in Isa::ALL.iter().copied().filter(foreign) {
-        names.push(isa.name());
         let needs = least_features(isa, every)[0];
-        for (i, spec) in specs(isa, Breadth::EachValue).into_iter().enumerate() {
+        let specs = specs(isa, Breadth::EachValue);
+        if !specs.is_empty() {
+            names.push(isa.name());
+        }
+        for (i, spec) in specs.into_iter().enumerate() {
             let k = [640, 2560, 77, 1][i % 4];
+            // A spec asked for alone was found to exist for its own KR.
+            let k = if only().is_some() { spec.kr } else { k };
             let Ok(plan) = plan(&spec, k) else { continue };
             for program in plan
                 .unpack
                 .into_iter()
                 .chain(plan.main.into_iter().map(|p| p.1))
             {
-                let proven = Checked::new(program).unwrap_or_else(|e| panic!("{e}"));
+                let proven = Checked::new(program)
+                    .unwrap_or_else(|e| panic!("{e}\n{}", product::rerun(&spec)));
                 let emitter = backend::for_isa(isa).unwrap_or_else(|e| panic!("{e}"));
                 match emitter.emit(&proven, isa, needs) {
                     Ok(backend::Code::Machine(code)) => {
@@ -372,6 +506,10 @@ fn foreign_instruction_sets_are_emitted_and_proven() {
                 }
             }
         }
+    }
+    if let Some(spec) = only().filter(|s| s.isa.runs_on(cpu)) {
+        println!("{spec} runs on this CPU: nothing is foreign");
+        return;
     }
     println!(
         "SKIPPED on this CPU: {programs} programs of {} are emitted and proven, not run; {refused} are refused",
