@@ -408,11 +408,36 @@ fn run(machine: &Machine, kernels: &[Emitted], file: &[u8], cases: &Cases) {
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(
             output.status.success(),
-            "{isa} on {emulator:?}: {}\n{said}{}\nrerun: cargo test --release -p bitnet-codegen --test ahead {isa}",
+            "{isa} on {emulator:?}: {}\n{said}{}\n\
+             rerun: cargo test --release -p bitnet-codegen --test ahead -- --exact {}",
             output.status,
-            String::from_utf8_lossy(&output.stderr)
+            String::from_utf8_lossy(&output.stderr),
+            test_of(isa)
         );
         aloud(&format!("ran {isa} on {emulator:?}: {}", said.trim()));
+    }
+}
+
+/// The test that runs `isa`.
+fn test_of(isa: Isa) -> String {
+    match isa.arch() {
+        Arch::X86_64 => "x86_kernels_equal_the_oracle".into(),
+        _ => format!("{isa}_kernels_equal_the_oracle"),
+    }
+}
+
+/// What a failure prints to run it again names a test that there is.
+#[test]
+fn rerun_lines_name_tests() {
+    let this = std::env::current_exe().expect("this program");
+    let list = Command::new(this)
+        .arg("--list")
+        .output()
+        .expect("it starts");
+    let list = String::from_utf8_lossy(&list.stdout);
+    for &isa in Isa::ALL.iter().filter(|&&i| i != Isa::Interp) {
+        let line = format!("{}: test", test_of(isa));
+        assert!(list.lines().any(|l| l == line), "{line} is not in\n{list}");
     }
 }
 

@@ -7,6 +7,7 @@ mod bare;
 mod grid;
 mod guarded;
 mod product;
+mod rerun;
 
 use bitnet_codegen::program::Checked;
 use bitnet_codegen::space::{self, MODEL_SHAPES};
