@@ -7,12 +7,14 @@
 //! cargo bench -p bitnet-codegen -- 'decode/i2s'            a group and a family
 //! SPEC=i2s-i2s-1x32c16-avx512vnni-f0-pf128-u2 cargo bench -p bitnet-codegen -- decode
 //! ```
-//! Throughput is in weight bytes (decode) and multiply-adds (prefill) a second.
+//! Throughput is in bytes of packed weights as they are read, padding included (decode), and in multiply-adds
+//! of the N×K matrix, without the rows that fill the last panel (prefill).
 
 use bitnet_codegen::acts::Activations;
 use bitnet_codegen::isa::{Features, Isa};
 use bitnet_codegen::kernel::{Kernel, KernelSet};
 use bitnet_codegen::oracle;
+use bitnet_codegen::problem::Problem;
 use bitnet_codegen::spec::KernelSpec;
 use bitnet_codegen::trit::TernaryMatrix;
 use bitnet_codegen::variant::{VARIANTS, Variant, plan};
@@ -178,7 +180,7 @@ fn group(c: &mut Criterion, name: &str, m: usize) {
         let count = kernel.panel().count(N);
         let work = match m {
             1 => Throughput::Bytes((count * panel_bytes) as u64),
-            _ => Throughput::Elements((m * count * kernel.panel().shape.nr * K) as u64),
+            _ => Throughput::Elements(Problem::new(m, N, K).macs()),
         };
         // Packing is done only for what the filter on the command line lets through.
         let mut job: Option<Job> = None;
