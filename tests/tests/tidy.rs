@@ -28,7 +28,7 @@ const LONG_FILES: &[(&str, &str)] = &[
     ),
     (
         "runtime/src/linear.rs",
-        "the blocked product, with its tests",
+        "the blocked product and the packed weights that it reads",
     ),
     (
         "runtime/src/pool.rs",
