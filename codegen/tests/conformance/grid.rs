@@ -9,6 +9,7 @@ use crate::guarded::{Edge, Guarded, name_faults};
 use crate::product::{Data, rerun};
 use bitnet_codegen::variant::OutOrder;
 use bitnet_codegen::{Activations, Features, Isa, KernelSpec, TernaryMatrix, oracle, plan};
+use std::collections::BTreeSet;
 
 /// Blocks of a K that is several: more than any family sums up before it widens.
 const SEVERAL: usize = 17;
@@ -19,12 +20,21 @@ const BUDGET: usize = 100_000_000_000;
 /// NR that a shrunken grid starts from: some rows for every turn of the loops over rows.
 const LEAST_NR: usize = 16;
 
-/// K below one block, of one block in every remainder, and of several.
+/// K below one block, of one block in every remainder, of several, and of every number of blocks up to three
+/// more, so that loops end after every turn.
 pub fn every_k(spec: &KernelSpec) -> Vec<usize> {
     let kr = spec.kr;
     // The interpreter is slow: its several are fewer.
-    let several = kr * if spec.isa == Isa::Interp { 3 } else { SEVERAL };
-    (1..=2 * kr + 1).chain(several..=several + kr).collect()
+    let several = match spec.isa {
+        Isa::Interp => 3,
+        _ => SEVERAL,
+    };
+    let small = 1..=2 * kr + 1;
+    let large = several * kr..=(several + 1) * kr;
+    // Whole blocks and all but one column of them, in turn.
+    let blocks = (3..=several + 3).map(|b| b * kr - b % 2);
+    let all: BTreeSet<usize> = small.chain(large).chain(blocks).collect();
+    all.into_iter().collect()
 }
 
 /// How many products the grid of `spec` has.
@@ -241,6 +251,9 @@ fn the_grid_is_multiplied() {
                 "{blocks} {remainder}"
             );
         }
+    }
+    for blocks in 1..=SEVERAL + 3 {
+        assert!(ks.iter().any(|k| k.div_ceil(16) == blocks), "{blocks}");
     }
     assert_eq!(count(&spec), 5 * 33 * ks.len());
     let large: KernelSpec = "vlut-lut4-32x864c32-avx512bw-pf32-u4"
