@@ -184,35 +184,31 @@ fn check(pool: &Pool, kernel: &Arc<Kernel>, n: usize, data: Data, ms: &[usize]) 
     ms.len()
 }
 
-/// Tails in M, N and K; panels that are mostly padding, and several panels for several threads.
+/// Tails in M, N and K: panels that are mostly padding, and a full one with one row behind it, for two threads.
 #[test]
 fn every_family_on_every_instruction_set_equals_the_oracle() {
     let pool = Pool::new(2).unwrap();
     let (mut layers, mut products) = (0, 0);
-    for (n, k) in [(1, 1), (33, 100), (70, 203), (301, 257)] {
+    for k in [1, 100, 257] {
         for kernel in defaults(k) {
-            let interpreted = kernel.spec().isa == Isa::Interp;
-            let ms: &[usize] = match interpreted {
-                true => &[1, 3],
-                false => &[1, 2, 5, 17, 33],
+            let ms: &[usize] = match kernel.spec().isa {
+                Isa::Interp => &[1, 3],
+                _ => &[1, 2, 5, 17, 33],
             };
-            if interpreted && n * k > 10_000 {
-                continue;
+            for n in [1, 33, kernel.panel().shape.nr + 1] {
+                products += check(&pool, &kernel, n, Data::Mixed, ms);
+                layers += 1;
             }
-            products += check(&pool, &kernel, n, Data::Mixed, ms);
-            layers += 1;
-            for data in EXTREMES.into_iter().filter(|_| (n, k) != (70, 203)) {
-                products += check(&pool, &kernel, n, data, &ms[..2]);
+            for data in EXTREMES {
+                products += check(&pool, &kernel, 33, data, &ms[..2]);
                 layers += 1;
             }
         }
     }
     println!("{products} products of {layers} layers equal the oracle");
-    let families = VARIANTS.len() - 1;
-    assert!(
-        layers >= 20 * families,
-        "{layers} layers, {families} families"
-    );
+    // On the interpreter alone each family but `hybrid` has a spec for each K, and seven layers of it.
+    let least = 3 * 7 * (VARIANTS.len() - 1);
+    assert!(layers >= least, "{layers} layers, at least {least}");
 }
 
 #[test]
