@@ -235,7 +235,11 @@ impl Engine {
         self.tap = tap;
     }
 
-    fn check(&self, tokens: &[u32]) -> Result<(), EngineError> {
+    /// Whether `tokens` can be appended.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn check(&self, tokens: &[u32]) -> Result<(), EngineError> {
         let n_vocab = self.model.config().vocab;
         if tokens.is_empty() {
             return Err(EngineError::Empty);

@@ -16,6 +16,7 @@ pub mod layers;
 pub mod linear;
 pub mod memory;
 pub mod model;
+pub mod new_file;
 pub mod perplexity;
 pub mod pool;
 pub mod profile;

@@ -1,16 +1,19 @@
 //! `bitnet-run logits`, `tokenize` and `inspect`: looking into a model.
 
 use super::terminal::Terminal;
-use super::{ModelArgs, RunArgs};
+use super::{ModelArgs, RunArgs, STOP};
+use crate::engine::BATCH;
 use crate::generate::Decoder as _;
 use crate::inspect;
+use crate::new_file::NewFile;
 use crate::tokenizer::{Specials, utf8_argument};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde::Serialize;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 /// Which logits.
 #[derive(Args)]
@@ -70,12 +73,17 @@ pub fn logits(terminal: &Terminal, options: &LogitsOptions) -> Result<()> {
     }
     let n_vocab = ready.engine.n_vocab();
     let mut rows = Vec::with_capacity(options.tokens.len().min(ready.engine.n_ctx()) * n_vocab);
-    ready
-        .engine
-        .prefill_each(&options.tokens, 0, &mut |_, logits| {
-            rows.extend_from_slice(logits)
-        })
-        .map_err(anyhow::Error::from_boxed)?;
+    // All of them are checked before the first is processed, then they go in pieces that Ctrl-C can come between.
+    ready.engine.check(&options.tokens)?;
+    for piece in options.tokens.chunks(BATCH) {
+        if STOP.load(Ordering::Relaxed) {
+            bail!("stopped; nothing was written");
+        }
+        ready
+            .engine
+            .prefill_each(piece, 0, &mut |_, logits| rows.extend_from_slice(logits))
+            .map_err(anyhow::Error::from_boxed)?;
+    }
     write_npy(&options.out, options.tokens.len(), n_vocab, &rows)
         .with_context(|| format!("cannot write {}", options.out.display()))?;
     terminal.note(&format!(
@@ -86,7 +94,7 @@ pub fn logits(terminal: &Terminal, options: &LogitsOptions) -> Result<()> {
     Ok(())
 }
 
-/// A NumPy file (format 1.0) of f32 `[rows, cols]`: to a temporary file, then renamed.
+/// A NumPy file (format 1.0) of f32 `[rows, cols]`.
 fn write_npy(path: &Path, rows: usize, cols: usize, values: &[f32]) -> io::Result<()> {
     let mut header =
         format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {cols}), }}");
@@ -94,32 +102,14 @@ fn write_npy(path: &Path, rows: usize, cols: usize, values: &[f32]) -> io::Resul
     let len = (10 + header.len() + 1).next_multiple_of(64) - 10;
     header.extend(std::iter::repeat_n(' ', len - 1 - header.len()));
     header.push('\n');
-    let folder = match path.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    let mut out = io::BufWriter::new(&mut file);
+    let mut out = NewFile::create(path)?;
     out.write_all(b"\x93NUMPY\x01\x00")?;
     out.write_all(&(header.len() as u16).to_le_bytes())?;
     out.write_all(header.as_bytes())?;
     for v in values {
         out.write_all(&v.to_le_bytes())?;
     }
-    out.flush()?;
-    drop(out);
-    replace(file, path)
-}
-
-/// Renames `file` to `path`; a path that is no regular file (a device, a folder) is refused, not replaced.
-fn replace(file: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
-    if std::fs::metadata(path).is_ok_and(|m| !m.is_file()) {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "it exists and is not a regular file",
-        ));
-    }
-    file.persist(path).map(drop).map_err(|e| e.error)
+    out.finish()
 }
 
 /// Prints ids.

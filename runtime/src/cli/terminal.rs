@@ -1,5 +1,6 @@
 //! What both binaries do at the terminal: results to stdout, notes to stderr, one line and an exit code for errors.
 
+use crate::new_file::remove_unfinished;
 use crate::profile::Found;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -80,6 +81,7 @@ impl Terminal {
 pub fn on_ctrl_c(stop: &'static AtomicBool) {
     let handler = ctrlc::set_handler(move || {
         if stop.swap(true, Ordering::Relaxed) {
+            remove_unfinished();
             std::process::exit(130);
         }
     });
@@ -94,11 +96,22 @@ pub fn exit_code(result: Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if is_closed_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
-            let line = format!("{e:#}").replace('\n', " ");
-            let _ = writeln!(io::stderr(), "error: {line}");
+            let _ = writeln!(io::stderr(), "error: {}", one_line(&e));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes in one line; a cause that the line already tells is not told again.
+fn one_line(e: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in e.chain().map(ToString::to_string) {
+        if !line.contains(&cause) {
+            line += if line.is_empty() { "" } else { ": " };
+            line += &cause;
+        }
+    }
+    line.replace('\n', " ")
 }
 
 fn is_closed_pipe(e: &anyhow::Error) -> bool {
@@ -107,4 +120,18 @@ fn is_closed_pipe(e: &anyhow::Error) -> bool {
             .downcast_ref::<io::Error>()
             .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_that_says_nothing_twice() {
+        let cause = || io::Error::other("the disk\nis gone");
+        let told = anyhow::Error::new(cause()).context("cannot write x: the disk\nis gone");
+        assert_eq!(one_line(&told), "cannot write x: the disk is gone");
+        let untold = anyhow::Error::new(cause()).context("cannot write x");
+        assert_eq!(one_line(&untold), "cannot write x: the disk is gone");
+    }
 }

@@ -1,15 +1,14 @@
 //! Writing GGUF files: keys and tensor list first, then the tensors one after the other as they are
-//! made, into a file that takes its name only when it is complete.
+//! made, into a [`NewFile`].
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
 use thiserror::Error;
 
 use super::gguf::{DEFAULT_ALIGNMENT, MAGIC};
 use super::metadata::ValueType;
+use crate::new_file::NewFile;
 
 /// A file that could not be written. No part of it is left behind.
 #[derive(Debug, Error)]
@@ -150,76 +149,22 @@ impl GgufWriter {
     /// When the file cannot be created beside its final name.
     pub fn create(self, path: &Path) -> Result<GgufFile, WriteError> {
         let header = self.header();
-        let target = Target::create(path)?;
+        let new = NewFile::create(path).map_err(|e| WriteError::new(path, "create", e))?;
         let mut file = GgufFile {
             path: path.to_path_buf(),
-            target,
+            file: new,
             sizes: self.sizes,
             done: 0,
         };
-        file.write("write", |w| w.write_all(&header))?;
+        file.write(|w| w.write_all(&header))?;
         Ok(file)
-    }
-}
-
-/// Where bytes go until the file is complete.
-enum Target {
-    /// Beside the file it will become; removed when dropped early.
-    Temporary(BufWriter<NamedTempFile>, PathBuf),
-    /// A device or a pipe, which cannot be replaced.
-    Direct(BufWriter<File>),
-}
-
-const BUFFER_BYTES: usize = 1 << 20;
-
-impl Target {
-    fn create(path: &Path) -> Result<Target, WriteError> {
-        let error = |reason| WriteError::new(path, "create", reason);
-        match std::fs::metadata(path) {
-            Ok(meta) if meta.is_dir() => {
-                return Err(error(io::Error::new(
-                    io::ErrorKind::IsADirectory,
-                    "it is a folder",
-                )));
-            }
-            Ok(meta) if !meta.is_file() => {
-                let file = File::options().write(true).open(path).map_err(error)?;
-                return Ok(Target::Direct(BufWriter::with_capacity(BUFFER_BYTES, file)));
-            }
-            Ok(_) => {
-                // A link stays a link: what it points at is replaced.
-                let path = std::fs::canonicalize(path).map_err(error)?;
-                return Self::temporary(&path);
-            }
-            Err(_) => {}
-        }
-        Self::temporary(path)
-    }
-
-    fn temporary(path: &Path) -> Result<Target, WriteError> {
-        let error = |reason| WriteError::new(path, "create", reason);
-        let folder = path
-            .parent()
-            .filter(|p| !p.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".bitnet-").suffix(".part");
-        #[cfg(unix)]
-        {
-            // As any new file: what the umask leaves of rw for all.
-            use std::os::unix::fs::PermissionsExt;
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
-        }
-        let file = builder.tempfile_in(folder).map_err(error)?;
-        let file = BufWriter::with_capacity(BUFFER_BYTES, file);
-        Ok(Target::Temporary(file, path.to_path_buf()))
     }
 }
 
 /// A file whose tensors are being written, in the order they were declared.
 pub struct GgufFile {
     path: PathBuf,
-    target: Target,
+    file: NewFile,
     sizes: Vec<u64>,
     done: usize,
 }
@@ -245,14 +190,9 @@ impl Write for Counter<'_> {
 impl GgufFile {
     fn write(
         &mut self,
-        action: &'static str,
         body: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), WriteError> {
-        let result = match &mut self.target {
-            Target::Temporary(w, _) => body(w),
-            Target::Direct(w) => body(w),
-        };
-        result.map_err(|reason| WriteError::new(&self.path, action, reason))
+        body(&mut self.file).map_err(|reason| WriteError::new(&self.path, "write", reason))
     }
 
     /// Writes the data of the next tensor.
@@ -268,7 +208,7 @@ impl GgufFile {
     ) -> Result<(), WriteError> {
         let want = self.sizes[self.done];
         self.done += 1;
-        self.write("write", |sink| {
+        self.write(|sink| {
             let mut counter = Counter { sink, n: 0 };
             body(&mut counter)?;
             assert_eq!(counter.n, want, "bytes of a tensor");
@@ -284,20 +224,9 @@ impl GgufFile {
     ///
     /// # Panics
     /// When a declared tensor was not written.
-    pub fn finish(mut self) -> Result<(), WriteError> {
+    pub fn finish(self) -> Result<(), WriteError> {
         assert_eq!(self.done, self.sizes.len(), "tensors written");
-        self.write("write", |w| w.flush())?;
-        let Target::Temporary(w, name) = self.target else {
-            return Ok(());
-        };
-        let error = |action| {
-            let path = self.path.clone();
-            move |reason| WriteError::new(&path, action, reason)
-        };
-        let file = w.into_inner().map_err(|e| error("write")(e.into_error()))?;
-        // A full disk may answer only here.
-        file.as_file().sync_all().map_err(error("write"))?;
-        file.persist(name).map_err(|e| error("name")(e.error))?;
-        Ok(())
+        let finished = self.file.finish();
+        finished.map_err(|reason| WriteError::new(&self.path, "write", reason))
     }
 }

@@ -2,6 +2,7 @@
 //! A file is taken whole or not at all; unknown kernel names are kept aside, not guessed at.
 
 use super::{Entry, Evidence, HostRecord, M_BUCKETS, MBucket, Profile};
+use crate::new_file::NewFile;
 use bitnet_codegen::KernelSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -256,7 +257,7 @@ fn file_entry(e: &Entry) -> FileEntry {
     }
 }
 
-/// Writes a profile: to a temporary file beside `path`, then renamed, so that a reader never sees half of one.
+/// Writes a profile, whole or not at all, so that a reader never sees half of one.
 ///
 /// # Errors
 /// [`ProfileError::Write`].
@@ -270,12 +271,10 @@ pub fn save(profile: &Profile, path: &Path) -> Result<(), ProfileError> {
         _ => Path::new("."),
     };
     std::fs::create_dir_all(folder).map_err(error)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(error)?;
+    let mut file = NewFile::create(path).map_err(error)?;
     file.write_all(render(profile).as_bytes())
-        .and_then(|()| file.flush())
-        .map_err(error)?;
-    file.persist(path).map_err(|e| error(e.error))?;
-    Ok(())
+        .and_then(|()| file.finish())
+        .map_err(error)
 }
 
 #[cfg(test)]
