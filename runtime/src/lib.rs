@@ -22,6 +22,7 @@ pub mod pool;
 pub mod profile;
 pub mod sample;
 pub mod setup;
+pub mod small_file;
 pub mod stream;
 pub mod synth;
 pub mod tokenizer;

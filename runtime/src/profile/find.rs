@@ -2,6 +2,7 @@
 //! shipped ones, or none.
 
 use super::{Profile, ProfileError, State, parse};
+use crate::small_file;
 use bitnet_codegen::Features;
 use std::path::{Path, PathBuf};
 
@@ -101,11 +102,19 @@ pub fn find(asked: Option<&Path>, cpu: &str, features: Features) -> Found {
     found
 }
 
-fn read(path: &Path) -> Result<Profile, ProfileError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ProfileError::Read {
+/// No profile is larger.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// Reads a profile.
+///
+/// # Errors
+/// [`ProfileError`]; only that of a file that cannot be read names the path.
+pub fn read(path: &Path) -> Result<Profile, ProfileError> {
+    let bytes = small_file::read(path, MAX_BYTES).map_err(|source| ProfileError::Read {
         path: path.to_owned(),
         source,
     })?;
+    let text = String::from_utf8(bytes).map_err(|e| ProfileError::Syntax(e.to_string()))?;
     parse(&text)
 }
 

@@ -7,7 +7,7 @@ mod find;
 mod machine;
 mod schema;
 
-pub use find::{Found, SHIPPED, ShippedProfile, Source, find, user_path};
+pub use find::{Found, SHIPPED, ShippedProfile, Source, find, read, user_path};
 pub use machine::cpu_name;
 pub use schema::{ProfileError, parse, render, save};
 

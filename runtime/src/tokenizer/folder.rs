@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::error::TokenizerError;
+use crate::small_file::{self, MAX_TEXT_BYTES};
 
 /// What `tokenizer_config.json`, `special_tokens_map.json`, `generation_config.json`, `config.json` and
 /// `chat_template.jinja` say; each file is optional.
@@ -76,7 +77,7 @@ impl FolderConfig {
 
 /// The file's bytes, or nothing where there is no such file.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, TokenizerError> {
-    match std::fs::read(path) {
+    match small_file::read(path, MAX_TEXT_BYTES) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(TokenizerError::Io {

@@ -11,6 +11,7 @@ use super::bpe::{Bpe, BpeParts, check_merges, shorten};
 use super::error::TokenizerError;
 use super::spm::{SPACE, parse_byte};
 use super::vocab::TokenType;
+use crate::small_file::{self, MAX_TEXT_BYTES};
 
 /// How tokens spell bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,10 +123,11 @@ impl TokenizerJson {
     /// # Errors
     /// When the file cannot be read, is no byte-pair vocabulary, or contradicts itself.
     pub fn read(path: &Path) -> Result<Self, TokenizerError> {
-        let bytes = std::fs::read(path).map_err(|source| TokenizerError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
+        let bytes =
+            small_file::read(path, MAX_TEXT_BYTES).map_err(|source| TokenizerError::Io {
+                path: path.to_owned(),
+                source,
+            })?;
         Self::parse(&bytes, path)
     }
 

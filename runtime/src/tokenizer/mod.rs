@@ -26,6 +26,7 @@ pub use pre::{PRE_TOKENIZERS, PreTokenizer};
 pub use vocab::{GgufVocab, TokenType};
 
 use crate::model::{Model, TokenizerSource};
+use crate::small_file::{self, MAX_TEXT_BYTES};
 use bpe::Bpe;
 use json::{Spelling, TokenizerJson};
 use pieces::Pieces;
@@ -461,7 +462,7 @@ pub fn utf8_argument(what: &str, argument: OsString) -> Result<String, Tokenizer
 /// # Errors
 /// When it cannot be read or is not UTF-8.
 pub fn utf8_file(path: &Path) -> Result<String, TokenizerError> {
-    let bytes = std::fs::read(path).map_err(|source| TokenizerError::Io {
+    let bytes = small_file::read(path, MAX_TEXT_BYTES).map_err(|source| TokenizerError::Io {
         path: path.to_owned(),
         source,
     })?;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::error::TokenizerError;
 use super::vocab::GgufVocab;
+use crate::small_file::{self, MAX_TEXT_BYTES};
 
 /// One field of a message: its number and its value.
 enum Field<'a> {
@@ -67,7 +68,7 @@ impl<'a> Fields<'a> {
 /// # Errors
 /// When the file is damaged, or its model is not BPE.
 pub fn read(path: &Path) -> Result<GgufVocab, TokenizerError> {
-    let bytes = std::fs::read(path).map_err(|source| TokenizerError::Io {
+    let bytes = small_file::read(path, MAX_TEXT_BYTES).map_err(|source| TokenizerError::Io {
         path: path.to_owned(),
         source,
     })?;

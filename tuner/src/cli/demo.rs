@@ -1,7 +1,7 @@
 //! `bitnet-tune demo`: the whole story on this machine in about a minute.
 
 use super::STOP;
-use super::tune::{line, out_path};
+use super::tune::{check_writable, line, out_path};
 use crate::host::{Host, Measured};
 use crate::shapes::Shapes;
 use crate::tuning::{self, Task};
@@ -70,6 +70,9 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     let threads = options.threads.unwrap_or(host.threads);
     let path = out_path(options.out.as_ref())
         .unwrap_or_else(|_| std::env::temp_dir().join("bitnet-tune-profile.toml"));
+    if options.out.is_some() {
+        check_writable(&path)?;
+    }
     terminal.note(&format!(
         "1. this machine: {}, {} threads, best instruction set {}",
         host.cpu, threads, host.isa

@@ -3,7 +3,7 @@
 use super::dimension;
 use anyhow::{Context as _, Result, bail};
 use bitnet_runtime::cli::terminal::Terminal;
-use bitnet_runtime::profile::{self, Entry, MBucket, Profile};
+use bitnet_runtime::profile::{self, Entry, MBucket, Profile, ProfileError};
 use clap::Args;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -61,9 +61,10 @@ struct Report {
 /// # Errors
 /// When it cannot be read or is no profile.
 pub fn read(path: &Path) -> Result<Profile> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read profile {}", path.display()))?;
-    profile::parse(&text).with_context(|| path.display().to_string())
+    match profile::read(path) {
+        Err(e @ ProfileError::Read { .. }) => Err(e.into()),
+        other => other.with_context(|| path.display().to_string()),
+    }
 }
 
 fn row(e: &Entry) -> Row {

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use bitnet_codegen::{KernelSpec, Problem};
 use bitnet_runtime::cli::terminal::Terminal;
 use bitnet_runtime::cli::thread_count;
+use bitnet_runtime::new_file::NewFile;
 use bitnet_runtime::pool::Pool;
 use bitnet_runtime::profile::{self, M_BUCKETS, MBucket, Profile};
 use bitnet_runtime::setup::Setup;
@@ -147,13 +148,17 @@ pub fn line(problem: Problem, outcome: &Outcome<KernelSpec>, left: usize) -> Str
     }
 }
 
-fn check_writable(path: &std::path::Path) -> Result<()> {
+/// Whether a profile can be written to `path`, as far as can be told before it is.
+///
+/// # Errors
+/// Why not.
+pub fn check_writable(path: &std::path::Path) -> Result<()> {
     let folder = match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => std::path::Path::new("."),
     };
     std::fs::create_dir_all(folder)
-        .and_then(|()| tempfile::tempfile_in(folder).map(drop))
+        .and_then(|()| NewFile::create(path).map(drop))
         .with_context(|| format!("cannot write profile {}", path.display()))
 }
 
@@ -162,8 +167,7 @@ fn resumable(path: &std::path::Path, host: &Host) -> Result<Profile> {
     if !path.exists() {
         return Ok(Profile::default());
     }
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let found = profile::parse(&text).with_context(|| path.display().to_string())?;
+    let found = super::explain::read(path)?;
     match found.state(&host.cpu, host.features) {
         (profile::State::Exact, _) => Ok(found),
         (state, why) => bail!(
