@@ -206,7 +206,7 @@ pub struct Session<'a, D: Decoder + ?Sized> {
 }
 
 /// Prompts are processed in pieces so that cancelling does not wait for a long one.
-const PREFILL_PIECE: usize = 512;
+const PREFILL_PIECE: usize = crate::engine::BATCH;
 
 impl<'a, D: Decoder + ?Sized> Session<'a, D> {
     /// Starts with an empty context.
@@ -258,7 +258,11 @@ impl<'a, D: Decoder + ?Sized> Session<'a, D> {
         Ok(run.finish(finish))
     }
 
-    fn check(&self, prompt: &[u32]) -> Result<(), GenerateError> {
+    /// Whether `prompt` can be continued.
+    ///
+    /// # Errors
+    /// When it is empty, does not fit, or names unknown tokens.
+    pub fn check(&self, prompt: &[u32]) -> Result<(), GenerateError> {
         let (n_ctx, n_vocab) = (self.decoder.n_ctx(), self.decoder.n_vocab());
         if prompt.is_empty() {
             return Err(GenerateError::EmptyPrompt);
@@ -304,8 +308,9 @@ impl<'a, D: Decoder + ?Sized> Session<'a, D> {
                 return Ok(None);
             }
             let (piece, later) = rest.split_at(PREFILL_PIECE);
+            // Nobody asks for the logits of a piece that others follow.
             self.decoder
-                .prefill(piece)
+                .prefill_each(piece, piece.len(), &mut |_, _| ())
                 .map_err(GenerateError::Decoder)?;
             self.held.extend_from_slice(piece);
             rest = later;

@@ -1,6 +1,7 @@
 //! The loop against scripted models.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use super::scripted::Scripted;
 use super::*;
@@ -295,6 +296,24 @@ fn cancelling_keeps_what_has_come() {
         .unwrap();
     assert_eq!((generated.tokens, generated.finish), (0, Finish::Cancelled));
     assert!(session.held().is_empty());
+}
+
+#[test]
+fn a_long_prompt_is_left_between_two_pieces() {
+    let tokenizer = tokenizer();
+    let cancel = Arc::new(AtomicBool::new(false));
+    let mut sampler = Sampler::new(SamplerParams::greedy(), 259).unwrap();
+    let seen = Arc::clone(&cancel);
+    let mut decoder = Scripted::new(259, 2000, move |context, _| {
+        seen.store(context.len() >= 2 * PREFILL_PIECE, Ordering::Relaxed);
+    });
+    let mut session = Session::new(&mut decoder, &tokenizer);
+    let params = GenerateParams::new(50);
+    let generated = session
+        .generate(&[1; 1000], &params, &mut sampler, &cancel, &mut |_| Ok(()))
+        .unwrap();
+    assert_eq!((generated.tokens, generated.finish), (0, Finish::Cancelled));
+    assert_eq!(session.held().len(), 2 * PREFILL_PIECE);
 }
 
 #[test]
