@@ -93,7 +93,15 @@ fn the_demo_tells_the_whole_story() {
     );
     has(&row["tokens_per_s"], &["median", "min", "max"]);
     assert_eq!(row["profile"]["state"], "exact");
-    assert!(row["roofline_fraction"].is_number(), "{row}");
+    for (row, test, reads) in [(&bench[0], "pp32", false), (&bench[1], "tg8", true)] {
+        assert_eq!(row["test"], test);
+        assert!(row["roofline_fraction"].is_number(), "{row}");
+        // A prompt reads its weights once for many tokens: what that is a token is not known, and not made up.
+        for key in ["bytes_per_token", "gb_per_s"] {
+            assert_eq!(row[key].as_f64().is_some_and(|v| v > 0.0), reads, "{row}");
+            assert_eq!(row[key].is_null(), !reads, "{row}");
+        }
+    }
 }
 
 #[test]

@@ -80,8 +80,9 @@ struct Row {
     threads: usize,
     n_tokens: usize,
     tokens_per_s: Speed,
-    bytes_per_token: usize,
-    gb_per_s: f64,
+    /// What decoding a token reads; a prompt reads its weights once for many tokens.
+    bytes_per_token: Option<usize>,
+    gb_per_s: Option<f64>,
     gmac_per_s: f64,
     roofline_fraction: Option<f64>,
     peak_rss_bytes: Option<u64>,
@@ -98,6 +99,9 @@ struct Row {
 /// # Errors
 /// When the model cannot be loaded, or the tokens do not fit its context.
 pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
+    if options.prompt == 0 && options.tokens == 0 {
+        bail!("nothing to measure: give tokens of a prompt (-p) or tokens to decode (-n)");
+    }
     let threads = if options.threads.is_empty() {
         vec![default_threads()]
     } else {
@@ -211,12 +215,8 @@ fn repeat(engine: &mut Engine, count: usize, repetitions: u32, each: Test) -> Re
 fn row(ready: &Ready, model: &str, test: &str, count: usize, threads: usize, speed: Speed) -> Row {
     let engine = &ready.engine;
     // On average half of the tokens are held while decoding.
-    let bytes = engine.bytes_per_token(count / 2);
-    let gb_per_s = if test == "tg" {
-        bytes as f64 * speed.median / 1e9
-    } else {
-        0.0
-    };
+    let bytes = (test == "tg").then(|| engine.bytes_per_token(count / 2));
+    let gb_per_s = bytes.map(|b| b as f64 * speed.median / 1e9);
     let macs = match test {
         "tg" => engine.macs_per_token(),
         _ => engine.prompt_macs(count) / count as u64,
@@ -244,7 +244,7 @@ fn row(ready: &Ready, model: &str, test: &str, count: usize, threads: usize, spe
         gb_per_s,
         gmac_per_s,
         roofline_fraction: if here {
-            fraction(host, test, threads, gb_per_s, gmac_per_s)
+            fraction(host, threads, gb_per_s, gmac_per_s)
         } else {
             None
         },
@@ -264,16 +264,14 @@ fn row(ready: &Ready, model: &str, test: &str, count: usize, threads: usize, spe
 /// Decode against read bandwidth, prefill against the dot-product peak.
 fn fraction(
     host: &HostRecord,
-    test: &str,
     threads: usize,
-    gb_per_s: f64,
+    gb_per_s: Option<f64>,
     gmac_per_s: f64,
 ) -> Option<f64> {
     let key = threads.to_string();
-    if test == "tg" {
-        Some(gb_per_s / host.read_gb_per_s.get(&key)?)
-    } else {
-        Some(gmac_per_s / host.peak_gmac_per_s.get(&key)?)
+    match gb_per_s {
+        Some(read) => Some(read / host.read_gb_per_s.get(&key)?),
+        None => Some(gmac_per_s / host.peak_gmac_per_s.get(&key)?),
     }
 }
 
@@ -303,14 +301,14 @@ fn markdown(rows: &[Row]) -> String {
             .peak_rss_bytes
             .map_or("-".into(), crate::inspect::human_bytes);
         out += &format!(
-            "| {} | {} | {} | {:.2} ({:.2} to {:.2}) | {:.1} | {:.1} | {} | {memory} |\n",
+            "| {} | {} | {} | {:.2} ({:.2} to {:.2}) | {} | {:.1} | {} | {memory} |\n",
             r.model,
             r.test,
             r.threads,
             s.median,
             s.min,
             s.max,
-            r.gb_per_s,
+            r.gb_per_s.map_or("-".into(), |v| format!("{v:.1}")),
             r.gmac_per_s,
             percent(r.roofline_fraction)
         );
@@ -324,10 +322,12 @@ fn csv(rows: &[Row]) -> String {
     );
     for r in rows {
         let s = r.tokens_per_s;
-        let fraction = r.roofline_fraction.map_or(String::new(), |f| f.to_string());
+        let [fraction, read] =
+            [r.roofline_fraction, r.gb_per_s].map(|v| v.map_or(String::new(), |v| v.to_string()));
         let memory = r.peak_rss_bytes.map_or(String::new(), |b| b.to_string());
+        let bytes = r.bytes_per_token.map_or(String::new(), |b| b.to_string());
         out += &format!(
-            "\"{}\",{},{},{},{},{},{},{},{},{},{fraction},{memory},{}\n",
+            "\"{}\",{},{},{},{},{},{},{bytes},{read},{},{fraction},{memory},{}\n",
             r.model.replace('"', "\"\""),
             r.test,
             r.threads,
@@ -335,8 +335,6 @@ fn csv(rows: &[Row]) -> String {
             s.median,
             s.min,
             s.max,
-            r.bytes_per_token,
-            r.gb_per_s,
             r.gmac_per_s,
             r.load_s
         );
