@@ -53,12 +53,12 @@ pub struct Perplexity {
 pub enum PerplexityError {
     /// Chunks too small to have a half to score, or beyond what the model holds.
     #[error(
-        "a context of {got} tokens cannot be measured: expected 4 to {limit} (the model's own)"
+        "a context of {got} tokens cannot be measured: expected at least 4, and at most the {limit} that the engine holds"
     )]
     Context {
         /// Asked for.
         got: usize,
-        /// The model's.
+        /// What the engine holds.
         limit: usize,
     },
     /// Fewer tokens than two chunks.

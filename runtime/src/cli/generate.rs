@@ -2,7 +2,7 @@
 
 use super::terminal::Terminal;
 use super::{ModelArgs, RunArgs, STOP, SampleArgs};
-use crate::generate::{Finish, GenerateParams, Session};
+use crate::generate::{Finish, GenerateError, GenerateParams, Session};
 use crate::sample::Sampler;
 use crate::tokenizer::{utf8_argument, utf8_file};
 use anyhow::{Result, bail};
@@ -46,6 +46,9 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
         (None, Some(path)) => utf8_file(path)?,
         (None, None) => bail!("no prompt: give one with -p TEXT or -f FILE"),
     };
+    if prompt.is_empty() {
+        bail!(GenerateError::EmptyPrompt);
+    }
     let setup = options.model.setup_to_run(&options.run)?;
     let model = setup.open_model()?;
     let tokenizer = setup.tokenizer(&model)?;
@@ -68,10 +71,11 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
         ..GenerateParams::new(options.tokens)
     };
     let stream = !terminal.is_json();
+    let mut session = Session::new(&mut ready.engine, &tokenizer);
+    session.check(&ids)?;
     if stream && !options.no_echo {
         terminal.write(&prompt)?;
     }
-    let mut session = Session::new(&mut ready.engine, &tokenizer);
     let result = session.generate(&ids, &params, &mut sampler, &STOP, &mut |piece| {
         if stream {
             terminal.write(piece)

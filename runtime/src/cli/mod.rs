@@ -123,19 +123,19 @@ pub struct RunArgs {
 #[derive(Args, Clone)]
 pub struct SampleArgs {
     /// Temperature; 0 is greedy.
-    #[arg(long, default_value_t = 0.8, value_parser = at_least_zero)]
+    #[arg(long, default_value_t = 0.8, value_parser = at_least_zero, allow_negative_numbers = true)]
     temp: f32,
     /// Keep this many most likely tokens; 0 keeps all.
     #[arg(long, default_value_t = 40)]
     top_k: usize,
     /// Keep the most likely tokens up to this probability.
-    #[arg(long, default_value_t = 0.95, value_parser = probability)]
+    #[arg(long, default_value_t = 0.95, value_parser = probability, allow_negative_numbers = true)]
     top_p: f32,
     /// Keep tokens at least this fraction as likely as the most likely one.
-    #[arg(long, default_value_t = 0.05, value_parser = probability)]
+    #[arg(long, default_value_t = 0.05, value_parser = probability, allow_negative_numbers = true)]
     min_p: f32,
     /// Penalty on recent tokens; 1 is none.
-    #[arg(long, default_value_t = 1.0, value_parser = above_zero)]
+    #[arg(long, default_value_t = 1.0, value_parser = above_zero, allow_negative_numbers = true)]
     repeat_penalty: f32,
     /// How many of the last tokens the penalty looks at.
     #[arg(long, default_value_t = 64)]

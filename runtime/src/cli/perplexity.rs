@@ -31,7 +31,9 @@ pub struct Options {
 pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     let text = utf8_file(&options.file)?;
     let mut run = options.run.clone();
-    let n_ctx = *run.ctx.get_or_insert(512);
+    let n_ctx = run.ctx.unwrap_or(512);
+    // Too few is for the measurement to refuse, with its own reason.
+    run.ctx = Some(n_ctx.max(4));
     let setup = options.model.setup_to_run(&run)?;
     let model = setup.open_model()?;
     let tokenizer = setup.tokenizer(&model)?;
