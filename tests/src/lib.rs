@@ -134,3 +134,24 @@ pub fn stdout(output: &Output) -> String {
     );
     String::from_utf8(output.stdout.clone()).expect("output is UTF-8")
 }
+
+/// A failure is one line on stderr that says what is wrong; stdout stays empty; nobody panicked.
+///
+/// # Panics
+/// When it is anything else, or a word is not said.
+#[track_caller]
+pub fn assert_fails(output: &Output, code: i32, words: &[&str]) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "stderr: {stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    assert!(
+        output.stdout.is_empty(),
+        "stdout: {}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    for word in words {
+        assert!(stderr.contains(word), "{word:?} is not in: {stderr}");
+    }
+    let errors = stderr.lines().filter(|l| l.starts_with("error")).count();
+    assert_eq!(errors, 1, "one line of error: {stderr}");
+}
