@@ -197,7 +197,8 @@ fn run_k(spec: &KernelSpec, k: usize) -> usize {
         panel.pack(w, p, packed.bytes_mut());
         packed
     };
-    let full = [0, 1].map(|p| pack(&matrix(ns), p));
+    let w = matrix(ns);
+    let full: Vec<Guarded> = (0..ns / nr).map(|p| pack(&w, p)).collect();
     let mut products = 0;
     for n in 1..=ns {
         let text = format!(
@@ -206,11 +207,8 @@ fn run_k(spec: &KernelSpec, k: usize) -> usize {
         );
         let partial = (!n.is_multiple_of(nr)).then(|| pack(&matrix(n), n / nr));
         let mut compared = vec![0; ms];
-        for p in 0..panel.count(n) {
-            let packed = match &partial {
-                Some(partial) if p == n / nr => partial.bytes(),
-                _ => full[p].bytes(),
-            };
+        let panels = full.iter().take(n / nr).chain(&partial);
+        for (p, packed) in panels.map(Guarded::bytes).enumerate() {
             let rows = nr.min(n - p * nr);
             name_faults(&text, || kernel.load_panel(packed));
             for (m, tiles) in (1..).zip(&mut of_m) {
