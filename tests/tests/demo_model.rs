@@ -199,7 +199,8 @@ fn a_greedy_story_ends_by_itself() {
     );
 }
 
-/// Held-out prompts, sampled: nearly every word is one of the corpus, and nearly every story ends.
+/// Held-out prompts, sampled: nearly every word is one of the corpus, nearly every story ends, and
+/// nearly every story is about the people it began with: one, or one and a friend.
 #[test]
 fn sampled_stories_are_made_of_words() {
     let known: HashSet<String> = text("vocabulary.txt")
@@ -214,14 +215,22 @@ fn sampled_stories_are_made_of_words() {
         .map(|p| p.as_str().expect("text"))
         .collect();
     assert!(prompts.len() >= 20, "{} held-out prompts", prompts.len());
+    let names = expected["names"].as_array().expect("names");
+    let names: HashSet<&str> = names.iter().map(|n| n.as_str().expect("text")).collect();
     let (tokenizer, mut ready) = load(&Setup::default());
-    let (mut total, mut good, mut ended) = (0, 0, 0);
+    let (mut total, mut good, mut ended, mut same_people) = (0, 0, 0, 0);
     let mut strange = HashSet::new();
     for seed in 1..=100 {
         let prompt = prompts[seed as usize % prompts.len()];
         let story = generate(&tokenizer, &mut ready, prompt, 400, warm(seed));
         ended += usize::from(story.finish == Finish::Stop);
-        for word in words(&format!("{prompt}{}", story.text)) {
+        let whole = format!("{prompt}{}", story.text);
+        let people: HashSet<&str> = whole
+            .split(|c: char| !c.is_alphabetic())
+            .filter(|w| names.contains(w))
+            .collect();
+        same_people += usize::from((1..=2).contains(&people.len()));
+        for word in words(&whole) {
             total += 1;
             if known.contains(&word) {
                 good += 1;
@@ -231,7 +240,7 @@ fn sampled_stories_are_made_of_words() {
         }
     }
     println!(
-        "{good} of {total} words are the corpus'; {ended} of 100 stories ended; strange: {strange:?}"
+        "{good} of {total} words are the corpus'; of 100 stories {ended} ended, {same_people} kept to their people; strange: {strange:?}"
     );
     assert!(total > 5000, "{total} words in 100 stories");
     assert!(
@@ -239,6 +248,10 @@ fn sampled_stories_are_made_of_words() {
         "{good} of {total} words: {strange:?}"
     );
     assert!(ended >= 95, "{ended} of 100 stories ended by themselves");
+    assert!(
+        same_people >= 90,
+        "{same_people} of 100 stories kept to their people"
+    );
 }
 
 /// Questions of the trained types with held-out combinations: at least 80 % right.

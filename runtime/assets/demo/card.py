@@ -1,4 +1,4 @@
-"""Prints the parts of the model card that are measured: curves, answers by type, continuations.
+"""Prints the parts of the model card that are measured: curves and answers by type.
 
 Everything is computed by `reference.py` on `demo.gguf`, so that the card cannot be newer or older
 than the file beside it.
@@ -8,14 +8,12 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
-
 import reference
 
 HERE = Path(__file__).parent
 
 
-def curves(log, every=100):
+def curves(log, every=200):
     loss = {}
     for kind, step, value in re.findall(r"^(\w+) step (\d+) .* loss ([\d.]+)", log, re.M):
         loss.setdefault(int(step), {})[kind] = value
@@ -36,10 +34,6 @@ def main():
     print(f"| all | {sum(r for r, _ in score.values())} of {sum(a for _, a in score.values())} |")
     for row in wrong:
         print("wrong:", *row[1:], sep=" | ")
-    for seed, prompt in enumerate(json.loads((HERE / "heldout.json").read_text())["prompts"], 1):
-        ids = model.generate(model.encode(prompt), 200, 0.7, np.random.default_rng(seed))
-        ended = "" if ids[-1] in model.stop else " [does not end]"
-        print(f"\n> **{prompt}**{model.decode([i for i in ids if i not in model.stop])}{ended}")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ import numpy as np
 import corpus
 import model
 import reference
+import stories
+import tokenizer
 import train
 
 HERE = Path(__file__).parent
@@ -65,7 +67,7 @@ def metadata(shape, tok):
     tokens = sorted(vocab, key=vocab.get)
     assert [vocab[t] for t in tokens] == list(range(shape.vocab))
     merges = json.loads(tok.to_str())["model"]["merges"]
-    special = [int(t in corpus.SPECIAL) for t in tokens]
+    special = [tokenizer.is_special(t) for t in tokens]
     return [
         ("general.architecture", "str", ARCH),
         ("general.name", "str", "bitnet-tune demo"),
@@ -131,7 +133,7 @@ def write_held_out(out):
     rows = corpus.held_out_questions(HELD_OUT_SEED + 2, QUESTIONS_PER_KIND)
     (out / "qa_heldout.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     r = random.Random(train.SEED)
-    seen = corpus.training_documents(train.SEED, 20000) + [corpus.scene(r) for _ in range(2000)]
+    seen = corpus.training_documents(train.SEED, 20000) + [corpus.lesson(r) for _ in range(4000)]
     words = {w for text in seen for w in words_of(text)}
     (out / "vocabulary.txt").write_text("".join(w + "\n" for w in sorted(words)))
 
@@ -149,7 +151,7 @@ def main():
     parser.add_argument("--out", type=Path, default=HERE)
     args = parser.parse_args()
     shape = model.Shape()
-    tok = train.tokenizer.load(args.run / "tokenizer.json")
+    tok = tokenizer.load(args.run / "tokenizer.json")
     step, (params, _, _) = train.load(args.ternary)
     path = args.out / "demo.gguf"
     write_gguf(path, params, shape, tok)
@@ -187,6 +189,7 @@ def main():
             "last_prompt_logits": [round(float(x), 5) for x in first],
         },
         "prompts": held_out_prompts(),
+        "names": sorted(stories.LEADS | stories.FRIENDS),
     }
     (args.out / "heldout.json").write_text(json.dumps(result, indent=1).replace(",\n   ", ", ") + "\n")
     print({k: v for k, v in result.items() if k not in ("golden", "prompts")}, path.stat().st_size, "bytes")

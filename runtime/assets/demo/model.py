@@ -16,9 +16,9 @@ import numpy as np
 
 class Shape(NamedTuple):
     hidden: int = 256
-    layers: int = 4
+    layers: int = 6
     heads: int = 8
-    kv_heads: int = 2
+    kv_heads: int = 4
     head_dim: int = 32
     ffn: int = 768
     vocab: int = 2048

@@ -30,7 +30,14 @@ def train(documents):
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), min_frequency=2)
     split = [piece for text in documents for piece in without_special(text)]
     tok.train_from_iterator(split, trainer)
+    # The text may have too few pieces worth a token; the rest of the table is named, never produced.
+    rest = range(VOCAB - tok.get_vocab_size())
+    tok.add_special_tokens([AddedToken(f"<|reserved{i}|>", special=True, normalized=False) for i in rest])
     return tok
+
+
+def is_special(token):
+    return token.startswith("<|") and token.endswith("|>")
 
 
 def without_special(text):

@@ -1,8 +1,8 @@
 """Trains the demo model, or its float twin, from a seed on one CPU thread.
 
-A constant rate with weight decay, then, as BitNet b1.58 models are trained, a second half whose
-rate falls to zero without weight decay. Rows start short, because a name is found sooner among 60
-tokens than among 500, and end at the full context.
+A constant rate with weight decay, then, as BitNet b1.58 models are trained, a longer part whose
+rate falls to zero without weight decay. Rows start short, because a name is found sooner among 128
+tokens than among 512, and end at the full context.
 Both models see the same tokens in the same order. A run can be stopped and resumed from any
 checkpoint and gives the same weights as if it had not been stopped.
 """
@@ -29,14 +29,14 @@ SEED = 20
 TOKENS_PER_STEP = 2048
 # (up to this step, row length, kind of document mixed in, its share, fraction of the rate at its end)
 STAGES = (
-    (400, 64, "scene", 0.3, 1.0),
-    (900, 256, "scene", 0.0, 1.0),
-    (1000, 512, "practice", 0.6, 10 / 11),
-    (1350, 256, "practice", 0.6, 5 / 11),
-    (1700, 512, "practice", 0.6, 0.0),
+    (600, 128, "lesson", 0.4, 1.0),
+    (1300, 256, "scene", 0.2, 1.0),
+    (3000, 256, "practice", 0.25, 1 / 2),
+    (3700, 512, "rehearsal", 0.5, 1 / 4),
+    (4400, 512, "drill", 0.5, 0.0),
 )
 WARM_UP = 60
-RATE = {"ternary": 5e-3, "float": 3e-3}
+RATE = {"ternary": 4e-3, "float": 2.5e-3}
 WEIGHT_DECAY = 0.1
 BETAS = (0.9, 0.95)
 
