@@ -2,13 +2,13 @@
 //! the whole result is written, and accumulators in scratch are zero again at the end.
 //!
 //! A loop that moves the addresses of writes is walked, for that is a walk over cells; any other loop is
-//! summed up: a cell either gains a bounded amount each turn, or is set anew in each. So the cost grows with
-//! the size of the region, never with K.
+//! summed up: a cell either gains a bounded amount each turn, or is set anew in each. A loop that does both to
+//! cells of its own is taken for two. So the cost grows with the size of the region, never with K.
 
 use super::abs::{I16, I32, Range};
 use super::bytes::HashMap;
 use super::flow::Flow;
-use crate::program::{Addr, Counter, Lanes, Loop, Op, Operand, Program, Promise, Stmt, Value};
+use crate::program::{Addr, Counter, Lanes, Loop, Op, Operand, Promise, Stmt, Value};
 use std::rc::Rc;
 
 /// More cells or steps than this are a mistake, not a kernel.
@@ -70,7 +70,7 @@ pub(super) fn check(flow: &Flow<'_>, lanes: [Option<Lanes>; 7]) -> Result<(), St
         };
         let zero = program.keeps_zero(operand);
         let mut unit = program.width.bytes();
-        let events = events(program, operand, &program.body, &mut unit)?;
+        let events = events(flow, operand, &program.body, &mut unit)?;
         unit = gcd(unit, extent.bytes);
         let lanes = lanes[operand as usize];
         if let Some(why) = misfit(extent.promise, lanes, unit) {
@@ -119,7 +119,7 @@ fn gcd(a: usize, b: usize) -> usize {
 
 /// The events of `operand` in `body`; `unit` becomes the cell size in which all writes are whole.
 fn events<'p>(
-    program: &Program,
+    flow: &Flow<'p>,
     operand: Operand,
     body: &'p [Stmt],
     unit: &mut usize,
@@ -147,7 +147,7 @@ fn events<'p>(
                 let size = match op {
                     Op::LoadBcast32(_) => 4,
                     Op::LoadBcast128(_) => 16,
-                    _ => program.width.bytes(),
+                    _ => flow.program.width.bytes(),
                 };
                 if let Some(addr) = op.addr().filter(|a| at(a)) {
                     out.push(Event::Read(addr, size));
@@ -159,11 +159,8 @@ fn events<'p>(
                 out.push(Event::Read(addr, indices.len()));
             }
             Stmt::Loop(l) => {
-                let inner = events(program, operand, &l.body, unit)?;
-                if !inner.is_empty() {
-                    let moves = moves(&inner, l);
-                    out.push(Event::Loop(l, inner, moves));
-                }
+                let inner = events(flow, operand, &l.body, unit)?;
+                out.extend(repeated(flow, l, inner));
             }
             _ => {}
         }
@@ -171,15 +168,56 @@ fn events<'p>(
     Ok(out)
 }
 
+/// The loop `l` of `events`: one to walk and one to sum up if they touch different bytes, for then it is the
+/// same whether they take turns or follow each other.
+fn repeated<'p>(flow: &Flow<'p>, l: &'p Loop, events: Vec<Event<'p>>) -> Vec<Event<'p>> {
+    if events.is_empty() {
+        return vec![];
+    }
+    let (walked, rest): (Vec<_>, Vec<_>) = events.iter().partition(|e| moves(e, l));
+    let (a, b) = (touched(flow, &walked), touched(flow, &rest));
+    if walked.is_empty() || rest.is_empty() || (a.start < b.end && b.start < a.end) {
+        let moves = !walked.is_empty();
+        return vec![Event::Loop(l, events, moves)];
+    }
+    let (walked, rest) = events.into_iter().partition(|e| moves(e, l));
+    vec![Event::Loop(l, walked, true), Event::Loop(l, rest, false)]
+}
+
 /// Whether the counter of `l` moves the address of a write.
-fn moves(events: &[Event<'_>], l: &Loop) -> bool {
-    events.iter().any(|e| match e {
+fn moves(event: &Event<'_>, l: &Loop) -> bool {
+    match event {
         Event::Write(addr, _) | Event::Add(addr, _) => {
             addr.terms.iter().any(|(c, s)| *c == l.counter && *s != 0)
         }
         Event::Read(..) => false,
-        Event::Loop(_, inner, _) => moves(inner, l),
-    })
+        Event::Loop(_, inner, _) => inner.iter().any(|e| moves(e, l)),
+    }
+}
+
+/// The bytes from the first to the last that `events` touch in any turn of any loop.
+fn touched(flow: &Flow<'_>, events: &[&Event<'_>]) -> std::ops::Range<usize> {
+    let mut all = usize::MAX..0;
+    for event in events {
+        let part = match event {
+            Event::Write(addr, _) | Event::Add(addr, _) => {
+                addr.offset..furthest(flow, addr, flow.program.width.bytes())
+            }
+            Event::Read(addr, size) => addr.offset..furthest(flow, addr, *size),
+            Event::Loop(_, inner, _) => touched(flow, &inner.iter().collect::<Vec<_>>()),
+        };
+        all = all.start.min(part.start)..all.end.max(part.end);
+    }
+    all
+}
+
+/// The end of the furthest access of `size` bytes at `addr`.
+fn furthest(flow: &Flow<'_>, addr: &Addr, size: usize) -> usize {
+    let turns = addr.terms.iter().map(|(c, s)| (flow.trip(*c) - 1) * s);
+    let entry = addr
+        .index
+        .map(|(i, scale)| flow.indices[i.0 as usize].max * scale);
+    addr.offset + turns.sum::<usize>() + entry.unwrap_or(0) + size
 }
 
 struct Walk<'f, 'p> {
