@@ -114,6 +114,7 @@ impl Variant for Hybrid {
                 kr: mixed::STEP_K,
                 mr: TOKENS,
                 unroll: 2,
+                indices_ahead: 0,
                 // A turn reads 32 bytes of indices and 192 bytes of codes.
                 lines_ahead: (spec.knob("pf", 0) as usize).div_ceil(6),
             },
@@ -266,7 +267,8 @@ impl Tile<'_> {
                 self.rows.prefetch(b, &place, (turn, ROWS_PER_TURN), 0);
                 for f in 0..ROWS_PER_TURN {
                     self.quad(b, job, turn, f, mask, &mut accs);
-                    self.rows.add_row(b, &place, (turn, ROWS_PER_TURN), f);
+                    self.rows
+                        .add_turn(b, &place, (turn, ROWS_PER_TURN), f..f + 1);
                 }
                 accs
             },

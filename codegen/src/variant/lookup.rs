@@ -2,7 +2,9 @@
 //! i16, and the flush of i16 sums into the i32 result.
 
 use crate::layout::lut::Lut;
-use crate::program::{Addr, Builder, Counter, Lanes, Op, Operand, Value};
+use crate::program::{Addr, Builder, Counter, Index, Lanes, Op, Operand, Value};
+use std::collections::VecDeque;
+use std::ops::Range;
 
 /// Loop counters with the steps that a turn covers, and a constant number of steps.
 #[derive(Clone)]
@@ -42,6 +44,8 @@ pub(super) struct Rows {
     pub mr: usize,
     /// Rows of a turn.
     pub unroll: usize,
+    /// How many indices a turn has loaded, at least, when it needs the next.
+    pub indices_ahead: usize,
     /// Cache lines of indices that a turn prefetches ahead; 0 for none.
     pub lines_ahead: usize,
 }
@@ -133,9 +137,7 @@ impl Rows {
     pub fn add_rows(&self, b: &mut Builder, place: &Place, from: usize) {
         b.repeat((self.rows - from) / self.unroll, &[], |b, turn, _| {
             self.prefetch(b, place, (turn, self.unroll), from);
-            for r in 0..self.unroll {
-                self.add_row(b, place, (turn, self.unroll), from + r);
-            }
+            self.add_turn(b, place, (turn, self.unroll), from..from + self.unroll);
             vec![]
         });
     }
@@ -158,43 +160,54 @@ impl Rows {
         }
     }
 
-    /// One row: `counter · rows + at` of the step at `place`.
-    pub fn add_row(
+    /// The rows `counter · rows + at` of the step at `place`, for each `at`.
+    pub fn add_turn(
         &self,
         b: &mut Builder,
         place: &Place,
         (turn, rows): (Counter, usize),
-        at: usize,
+        at: Range<usize>,
     ) {
         let (w, groups) = (b.width_bytes(), self.groups());
-        let shift = self.entry_bytes().trailing_zeros() as u8;
+        let mut loads = words(at.start * groups..at.end * groups).into_iter();
+        let mut loaded = VecDeque::new();
         let mut sums: Vec<Option<Value>> = vec![None; self.entry_bytes() / w];
-        let mut i = 0;
-        while i < groups {
-            let addr = Addr::new(Operand::Weights, at * groups + i).step(turn, rows * groups);
-            let addr = place.apply(addr, self.rows * groups);
-            let (indices, scale) = match groups - i {
-                8.. => (b.indices8(8, addr, shift), 1),
-                4.. => (b.indices8(4, addr, shift), 1),
-                _ => (vec![b.index8(addr)], 1 << shift),
-            };
-            for index in indices {
+        for row in at {
+            for group in 0..groups {
+                while loaded.len() <= self.indices_ahead
+                    && let Some(word) = loads.next()
+                {
+                    let addr = Addr::new(Operand::Weights, word.start).step(turn, rows * groups);
+                    let addr = place.apply(addr, self.rows * groups);
+                    loaded.extend(self.load(b, addr, word.len()));
+                }
+                let (index, scale) = loaded.pop_front().expect("each index is loaded");
                 for (v, sum) in sums.iter_mut().enumerate() {
-                    let entry = Addr::new(Operand::Scratch0, i * self.table_bytes() + v * w);
-                    let x = b.op(Op::Load(entry.entry(index, scale)));
+                    let at = group * self.table_bytes() + v * w;
+                    let entry = Addr::new(Operand::Scratch0, at).entry(index, scale);
+                    let x = b.op(Op::Load(entry));
                     *sum = Some(match *sum {
                         Some(sum) => b.op(Op::Add16(sum, x)),
                         None => x,
                     });
                 }
-                i += 1;
+            }
+            for (v, sum) in sums.iter_mut().enumerate() {
+                let to = Addr::new(Operand::Scratch1, row * self.entry_bytes() + v * w)
+                    .step(turn, rows * self.entry_bytes());
+                b.accumulate(Lanes::I16, to, sum.take().expect("a step has a group"));
             }
         }
-        for (v, sum) in sums.into_iter().enumerate() {
-            let to = Addr::new(Operand::Scratch1, at * self.entry_bytes() + v * w)
-                .step(turn, rows * self.entry_bytes());
-            b.accumulate(Lanes::I16, to, sum.expect("a step has a group"));
+    }
+
+    /// The next indices, and the bytes that one of them counts.
+    fn load(&self, b: &mut Builder, addr: Addr, count: usize) -> Vec<(Index, usize)> {
+        if count == 1 {
+            return vec![(b.index8(addr), self.entry_bytes())];
         }
+        let shift = self.entry_bytes().trailing_zeros() as u8;
+        let indices = b.indices8(count, addr, shift);
+        indices.into_iter().map(|i| (i, 1)).collect()
     }
 
     /// i16 sums to the i32 result. Even and odd i16 of a vector are the two halves of a block of tokens
@@ -217,4 +230,20 @@ impl Rows {
             vec![]
         });
     }
+}
+
+/// Cuts the indices `all` into what one load brings: eight, four or one.
+fn words(all: Range<usize>) -> Vec<Range<usize>> {
+    let mut words = Vec::new();
+    let mut at = all.start;
+    while at < all.end {
+        let len = match all.end - at {
+            8.. => 8,
+            4.. => 4,
+            _ => 1,
+        };
+        words.push(at..at + len);
+        at += len;
+    }
+    words
 }

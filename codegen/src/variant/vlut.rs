@@ -8,8 +8,9 @@
 //! ```
 //! Tricks: (1) an add of W bytes does g·W/2 multiply-adds, more than a dot product of the same width, and
 //! needs no such instruction; (2) tables of a step stay in the L1 cache, the tall panel (NR in the hundreds)
-//! spreads the cost of building them; (3) one load brings up to eight indices, for loads are the limit;
-//! (4) a superblock ends before i16 could overflow. Source: arXiv 2512.06443.
+//! spreads the cost of building them; (3) one load brings up to eight indices, for loads are the limit, and
+//! `a` indices early, for an address that waits for a load costs slots; (4) a superblock ends before i16
+//! could overflow. Source: arXiv 2512.06443.
 
 use super::lookup::{Place, Rows};
 use super::{OutOrder, Plan, Unsupported, Variant};
@@ -36,7 +37,7 @@ impl Variant for Vlut {
     }
 
     fn layouts(&self) -> &'static [&'static str] {
-        &["lut4", "lut3", "lut5"]
+        &["lut4", "lut5", "lut3"]
     }
 
     fn axes(&self, isa: Isa, m: usize) -> Result<Vec<Axis>, Unsupported> {
@@ -46,37 +47,30 @@ impl Variant for Vlut {
             .into_iter()
             .filter(|&t| t == lanes || t as usize <= m.next_power_of_two())
             .collect();
-        // Four to sixteen tables a step, as the width leaves room.
-        let kr = match isa.width().bytes() {
-            64 => vec![32, 24, 16, 15],
-            32 => vec![48, 32, 64, 20],
-            _ => vec![64, 48, 32, 40],
+        // Three to sixteen tables a step, as the width leaves room.
+        let (kr, u, a) = match isa.width().bytes() {
+            64 => (vec![32, 24, 16, 15], vec![8], vec![24, 0]),
+            // CPUs that have no more than AVX2 have an L1 cache of 32 KiB: 26 KiB of tables by default.
+            32 => (vec![40, 48, 30, 60, 32], vec![8], vec![16, 0]),
+            _ => (vec![64, 48, 32, 40], vec![4, 2], vec![0, 16]),
         };
+        // Most of a smaller tile would be zero tokens: one spec, for completeness.
+        let few = m < 8;
+        let axis = |name, many: Vec<u32>, one: u32| Axis {
+            name,
+            values: if few { vec![one] } else { many },
+        };
+        // What matters most comes last, so that it changes first.
         Ok(vec![
-            Axis {
-                name: "mr",
-                values: if m < 8 { vec![lanes] } else { mr },
-            },
-            Axis {
-                name: "nr",
-                values: match m {
-                    // Most of a tile would be zero tokens: one spec, for completeness.
-                    ..8 => vec![256],
-                    _ => vec![864, 2304, 1280, 640, 256],
-                },
-            },
+            axis("mr", mr, lanes),
+            axis("u", u, 2),
+            axis("a", a, 0),
+            axis("pf", vec![32, 0], 0),
             Axis {
                 name: "kr",
                 values: kr,
             },
-            Axis {
-                name: "u",
-                values: if m < 8 { vec![2] } else { vec![4, 2] },
-            },
-            Axis {
-                name: "pf",
-                values: if m < 8 { vec![0] } else { vec![32, 0] },
-            },
+            axis("nr", vec![864, 2304, 1280, 640, 256], 256),
         ])
     }
 
@@ -112,6 +106,7 @@ impl Variant for Vlut {
             kr: spec.kr,
             mr: spec.mr,
             unroll,
+            indices_ahead: spec.knob("a", 0) as usize,
             lines_ahead: spec.knob("pf", 0) as usize,
         };
         if rows.tables_bytes() > TABLES_BYTES {
