@@ -14,9 +14,24 @@ use std::sync::Arc;
 /// Copies of a layer's weights, each packed for other kernels.
 pub const MAX_PACKINGS: usize = 2;
 
-/// The families to try first, by the smallest number of tokens: what wins on most machines.
+/// The families to try first on `isa` for `m` tokens: what wins on most machines.
 /// Whatever is not named here is tried afterwards, in the order of [`VARIANTS`].
-const FAVOURITES: &[(usize, &[&str])] = &[(8, &["gemm", "i2s"]), (1, &["i2s"])];
+fn favourites(isa: Isa, m: usize) -> &'static [&'static str] {
+    match m {
+        16.. if !isa.has_dot() => &["vlut", "gemm", "i2s"],
+        8.. => &["gemm", "i2s"],
+        _ => &["i2s"],
+    }
+}
+
+/// Threads among which an estimate expects panels to be divided.
+const LIKELY_THREADS: usize = 4;
+
+/// Panels from this many rows on pay once a panel and tile: for tables, which cost as much as some rows.
+const TALL_ROWS: u32 = 256;
+
+/// What tables cost, in rows (`vlut` on Zen 5, 11/2026).
+const TABLE_ROWS: usize = 33;
 
 /// Where a choice comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +155,7 @@ impl Kernels {
                 return Ok((kernel, origin));
             }
         }
-        let estimate = estimates(self.cpu, m).find_map(|spec| self.get(&spec, k));
+        let estimate = estimates(self.cpu, n, m).find_map(|spec| self.get(&spec, k));
         let kernel =
             estimate.unwrap_or_else(|| panic!("no kernel for {m}x{n}x{k}, not even interpreted"));
         Ok((kernel, Origin::Estimate))
@@ -170,48 +185,55 @@ fn build(spec: &KernelSpec, k: usize, cpu: Features) -> Result<Arc<Kernel>, Kern
     Ok(Arc::clone(&set.kernels()[0]))
 }
 
-/// Specs worth trying for `m` tokens without any measurement: instruction sets from the fastest down, and
-/// on each the favourite families with their default tunables. The interpreter comes last.
-pub fn estimates(cpu: Features, m: usize) -> impl Iterator<Item = KernelSpec> {
-    let favourites = FAVOURITES
-        .iter()
-        .find(|(first, _)| *first <= m)
-        .map_or(&[][..], |(_, names)| names);
-    let rank = move |v: &dyn Variant| {
-        favourites
-            .iter()
-            .position(|f| *f == v.name())
-            .unwrap_or(usize::MAX)
-    };
-    let mut families: Vec<&'static dyn Variant> = VARIANTS.to_vec();
-    families.sort_by_key(|v| rank(*v));
+/// Specs worth trying for `m` tokens and N = `n` without any measurement: instruction sets from the fastest down,
+/// and on each the favourite families with their default tunables. The interpreter comes last.
+pub fn estimates(cpu: Features, n: usize, m: usize) -> impl Iterator<Item = KernelSpec> {
     Isa::ALL
         .iter()
         .rev()
         .copied()
         .filter(move |isa| isa.runs_on(cpu))
         .flat_map(move |isa| {
-            let families = families.clone();
+            let favourites = favourites(isa, m);
+            let rank = |v: &dyn Variant| favourites.iter().position(|f| *f == v.name());
+            let mut families: Vec<&'static dyn Variant> = VARIANTS.to_vec();
+            families.sort_by_key(|v| rank(*v).unwrap_or(usize::MAX));
             families
                 .into_iter()
-                .filter_map(move |family| default_spec(family, isa, m))
+                .filter_map(move |family| default_spec(family, isa, n, m))
         })
 }
 
-/// The spec with the first value of every axis.
-pub fn default_spec(family: &dyn Variant, isa: Isa, m: usize) -> Option<KernelSpec> {
+/// The spec with the first value of every axis, but of tall panels those that suit `n` rows best.
+pub(crate) fn default_spec(
+    family: &dyn Variant,
+    isa: Isa,
+    n: usize,
+    m: usize,
+) -> Option<KernelSpec> {
     let axes = family.axes(isa, m).ok()?;
     let mut spec = KernelSpec::new(family.name(), family.layouts().first()?, 1, 1, 1, isa);
     for axis in axes {
         let value = *axis.values.first()?;
         match axis.name {
             "mr" => spec.mr = value as usize,
+            "nr" if value >= TALL_ROWS => spec.nr = tall_panel(&axis.values, n),
             "nr" => spec.nr = value as usize,
             "kr" => spec.kr = value as usize,
             knob => spec = spec.with(knob, value),
         }
     }
     Some(spec)
+}
+
+/// The one of `values` that wastes least on rows past `n`, on idle threads and on tables.
+fn tall_panel(values: &[u32], n: usize) -> usize {
+    let cost = |nr: usize| n.div_ceil(nr).next_multiple_of(LIKELY_THREADS) * (nr + TABLE_ROWS);
+    let best = values
+        .iter()
+        .map(|&nr| nr as usize)
+        .min_by_key(|&nr| cost(nr));
+    best.expect("an axis has values")
 }
 
 #[cfg(test)]
@@ -311,10 +333,26 @@ mod tests {
     }
 
     #[test]
+    fn tall_panels_suit_the_matrix() {
+        let values = [864, 2304, 1280, 640, 256];
+        let best = [256, 640, 1024, 2560, 4096, 6912].map(|n| tall_panel(&values, n));
+        assert_eq!(best, [256, 256, 256, 640, 256, 864]);
+    }
+
+    #[test]
+    fn without_a_dot_product_prefill_is_looked_up() {
+        use bitnet_codegen::Feature::{Avx, Avx2, Sse41, Ssse3};
+        let cpu = Features::from([Ssse3, Sse41, Avx, Avx2]);
+        let first = |m| estimates(cpu, 2560, m).next().map(|s| s.variant);
+        let best = [1, 8, 16, 128].map(|m| first(m).expect("a guess"));
+        assert_eq!(best, ["i2s", "gemm", "vlut", "vlut"]);
+    }
+
+    #[test]
     fn the_estimate_of_this_cpu_is_not_interpreted_where_an_emitter_exists() {
         let cpu = Features::detect();
         for m in [1, 4, 8, 200] {
-            let spec = estimates(cpu, m).next().expect("a first guess");
+            let spec = estimates(cpu, 256, m).next().expect("a first guess");
             let (kernel, _) = Kernels::new(cpu, Profile::default())
                 .choose(256, 256, m)
                 .expect("an answer");

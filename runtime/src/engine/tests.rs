@@ -189,7 +189,7 @@ fn specs() -> Vec<KernelSpec> {
                 continue;
             }
             for m in [1, 8] {
-                match default_spec(*family, isa, m) {
+                match default_spec(*family, isa, 64, m) {
                     Some(spec) if plan(&spec, 128).is_ok() => specs.push(spec),
                     _ => println!(
                         "skipped: {} on {isa} for {m} tokens: not offered",
