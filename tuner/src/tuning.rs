@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Every spec of the space that can be planned on this CPU, best guesses first, so that a short search has looked
-/// at what usually wins: the defaults of every family, wide vectors before narrow ones, then the further values of
-/// all families in turn. Specs that make the same program as an earlier one on vectors of the same kind are left out.
+/// at what usually wins: the defaults of every family and layout, wide vectors before narrow ones, then the further
+/// values of all of them in turn. Specs that make the same program as an earlier one on vectors of the same kind are
+/// left out.
 pub fn candidates(problem: Problem, features: Features) -> Vec<KernelSpec> {
     let runs = |isa: Isa| isa.runs_on(features) && isa != Isa::Interp;
     let mut ranked: Vec<(usize, KernelSpec)> = Vec::new();
@@ -26,14 +27,15 @@ pub fn candidates(problem: Problem, features: Features) -> Vec<KernelSpec> {
         .filter(|&i| runs(i))
         .collect();
     for (narrower, &isa) in widths.iter().enumerate() {
-        let mut places: HashMap<String, usize> = HashMap::new();
+        let mut places: HashMap<(String, String), usize> = HashMap::new();
         for candidate in space::candidates(problem, |i| i == isa).candidates {
             // Tiles of more tokens than there are would only run their tails.
             let spec = candidate.spec;
             if candidate.refused.is_some() || spec.mr > problem.m.next_power_of_two() {
                 continue;
             }
-            let place = places.entry(spec.variant.clone()).or_default();
+            let family = (spec.variant.clone(), spec.layout.clone());
+            let place = places.entry(family).or_default();
             *place += 1;
             ranked.push((*place * (1 + 2 * narrower), spec));
         }
