@@ -196,63 +196,10 @@ fn turn(
 }
 
 fn columns_i16(acts: &Activations, first: usize, mr: usize, block: usize, out: &mut [u8]) {
-    if block.is_multiple_of(2 * 8) {
-        return columns_of_eight(acts, first, mr, block, out);
-    }
     turn((acts, first), (mr, block), out, 1, |a, b, c| {
         let ([a0, a1], [b0, b1]) = ((a[c] as i16).to_le_bytes(), (b[c] as i16).to_le_bytes());
         [a0, a1, b0, b1]
     });
-}
-
-/// [`columns_i16`] for blocks whose halves are multiples of eight tokens, eight by eight codes at a time:
-/// code by code it took a fifteenth of a whole prefill product.
-fn columns_of_eight(acts: &Activations, first: usize, mr: usize, block: usize, out: &mut [u8]) {
-    let eight = |token: usize, from: usize| -> [[i8; TURN_COLUMNS]; 8] {
-        std::array::from_fn(|t| part(acts, first + token + t, from))
-    };
-    for (i, out) in out.chunks_mut(TURN_COLUMNS * 2 * mr).enumerate() {
-        for base in (0..mr).step_by(block) {
-            for t in (base..base + block / 2).step_by(8) {
-                let at = 2 * place_in_block(t, block);
-                let a = eight(t, i * TURN_COLUMNS);
-                let b = eight(t + block / 2, i * TURN_COLUMNS);
-                for (c, columns) in out.chunks_mut(8 * 2 * mr).enumerate() {
-                    let (a, b) = (turn_eight(&a, 8 * c), turn_eight(&b, 8 * c));
-                    for ((column, a), b) in columns.chunks_exact_mut(2 * mr).zip(a).zip(b) {
-                        let both: [i16; 16] = std::array::from_fn(|i| match i % 2 {
-                            0 => a[i / 2] as i8 as i16,
-                            _ => b[i / 2] as i8 as i16,
-                        });
-                        for (to, x) in column[at..at + 32].chunks_exact_mut(2).zip(both) {
-                            to.copy_from_slice(&x.to_le_bytes());
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The columns `from..from + 8` of eight tokens, the tokens of each together.
-fn turn_eight(tokens: &[[i8; TURN_COLUMNS]; 8], from: usize) -> [[u8; 8]; 8] {
-    let mut x: [u64; 8] = std::array::from_fn(|t| {
-        let codes: [u8; 8] = std::array::from_fn(|c| tokens[t][from + c] as u8);
-        u64::from_le_bytes(codes)
-    });
-    // Swaps the off-diagonal quarters of 2 × 2 parts of four, two and one bytes a side.
-    for (d, low) in [
-        (4, 0xFFFF_FFFF),
-        (2, 0xFFFF_0000_FFFF),
-        (1, 0x00FF_00FF_00FF_00FF),
-    ] {
-        for i in (0..8).filter(|i| i & d == 0) {
-            let (a, b, bits) = (x[i], x[i + d], 8 * d as u32);
-            x[i] = (a & low) | (b & low) << bits;
-            x[i + d] = (a >> bits & low) | (b & !low);
-        }
-    }
-    x.map(u64::to_le_bytes)
 }
 
 fn column_pairs(acts: &Activations, first: usize, mr: usize, block: usize, out: &mut [u8]) {
@@ -369,31 +316,6 @@ mod tests {
             .map(|b| i16::from_le_bytes([b[0], b[1]]))
             .collect();
         assert_eq!(col, [0, 4, 1, 5, 2, 6, 3, 7]);
-    }
-
-    #[test]
-    fn columns_hold_every_code_once_whatever_the_block() {
-        let (m, k) = (37, 70);
-        let q: Vec<i8> = (0..m * k).map(|i| (i * 7 % 256) as u8 as i8).collect();
-        let a = Activations::from_codes(m, k, &q);
-        for (block, mr, first) in [(4, 8, 0), (8, 8, 3), (16, 16, 5), (16, 48, 0), (32, 64, 1)] {
-            let form = ActsForm::ColumnsI16 { block };
-            let mut out = vec![0xAA; form.tile_bytes(mr, k)];
-            form.prepare(&a, first, mr, &mut out);
-            for t in 0..mr {
-                for c in 0..a.k_padded {
-                    let at = 2 * (c * mr + place_in_block(t, block));
-                    let got = i16::from_le_bytes([out[at], out[at + 1]]);
-                    let inside = first + t < m && c < k;
-                    let want = if inside {
-                        q[(first + t) * k + c] as i16
-                    } else {
-                        0
-                    };
-                    assert_eq!(got, want, "block {block}: token {t} column {c}");
-                }
-            }
-        }
     }
 
     #[test]
