@@ -197,7 +197,7 @@ fn moves(event: &Event<'_>, l: &Loop) -> bool {
 
 /// The bytes from the first to the last that `events` touch in any turn of any loop.
 fn touched(flow: &Flow<'_>, events: &[&Event<'_>]) -> std::ops::Range<usize> {
-    let mut all = usize::MAX..0;
+    let (mut first, mut end) = (usize::MAX, 0);
     for event in events {
         let part = match event {
             Event::Write(addr, _) | Event::Add(addr, _) => {
@@ -206,9 +206,10 @@ fn touched(flow: &Flow<'_>, events: &[&Event<'_>]) -> std::ops::Range<usize> {
             Event::Read(addr, size) => addr.offset..furthest(flow, addr, *size),
             Event::Loop(_, inner, _) => touched(flow, &inner.iter().collect::<Vec<_>>()),
         };
-        all = all.start.min(part.start)..all.end.max(part.end);
+        first = first.min(part.start);
+        end = end.max(part.end);
     }
-    all
+    first.min(end)..end
 }
 
 /// The end of the furthest access of `size` bytes at `addr`.
