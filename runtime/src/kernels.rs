@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn tall_panels_suit_the_matrix() {
-        let values = [864, 2304, 1280, 640, 256];
+        let values = [864, 2304, 2560, 1280, 640, 256];
         let best = [256, 640, 1024, 2560, 4096, 6912].map(|n| tall_panel(&values, n));
         assert_eq!(best, [256, 256, 256, 640, 256, 864]);
     }

@@ -70,7 +70,7 @@ impl Variant for Vlut {
                 name: "kr",
                 values: kr,
             },
-            axis("nr", vec![864, 2304, 1280, 640, 256], 256),
+            axis("nr", vec![864, 2304, 2560, 1280, 640, 256], 256),
         ])
     }
 
