@@ -163,18 +163,9 @@ fn softmax(x: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lanes::tests::noise;
     use crate::lanes::{Level, cap};
     use crate::layers::rotate;
-
-    fn noise(n: usize, seed: u32) -> Vec<f32> {
-        let mut x = seed;
-        (0..n)
-            .map(|_| {
-                x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (x >> 8) as f32 / (1 << 23) as f32 - 1.0
-            })
-            .collect()
-    }
 
     /// `[positions, head_dim]` in blocks; what no position fills is NaN, which must not matter.
     fn blocks(keys: &[f32], head_dim: usize) -> Vec<f32> {
@@ -197,25 +188,49 @@ mod tests {
         (4, 31, 36),
     ];
 
+    struct Case {
+        q: Vec<f32>,
+        keys: Vec<f32>,
+        values: Vec<f32>,
+        out: Vec<f32>,
+    }
+
+    /// Attention over noise.
+    fn attended((heads, positions, head_dim): (usize, usize, usize), scale: f32) -> Case {
+        let q = noise(heads * head_dim, 1);
+        let (keys, values) = (
+            noise(positions * head_dim, 2),
+            noise(positions * head_dim, 3),
+        );
+        let mut scores = vec![0f32; heads * positions.next_multiple_of(KEY_BLOCK)];
+        let mut out = vec![0f32; heads * head_dim];
+        let blocked = blocks(&keys, head_dim);
+        attend(
+            &q,
+            &blocked,
+            &values,
+            head_dim,
+            scale,
+            &mut scores,
+            &mut out,
+        );
+        Case {
+            q,
+            keys,
+            values,
+            out,
+        }
+    }
+
     #[test]
     fn attention_equals_the_plain_formula() {
         for (heads, positions, head_dim) in SHAPES {
-            let q = noise(heads * head_dim, 1);
-            let (keys, values) = (
-                noise(positions * head_dim, 2),
-                noise(positions * head_dim, 3),
-            );
-            let mut scores = vec![0f32; heads * positions.next_multiple_of(KEY_BLOCK)];
-            let mut out = vec![0f32; heads * head_dim];
-            attend(
-                &q,
-                &blocks(&keys, head_dim),
-                &values,
-                head_dim,
-                0.5,
-                &mut scores,
-                &mut out,
-            );
+            let Case {
+                q,
+                keys,
+                values,
+                out,
+            } = attended((heads, positions, head_dim), 0.5);
             for h in 0..heads {
                 let score = |j: usize| -> f64 {
                     let pair = q[h * head_dim..][..head_dim]
@@ -244,23 +259,8 @@ mod tests {
         let all = [Level::Base, Level::Avx2, Level::Avx512].map(|level| {
             cap(level);
             let mut bits: Vec<u32> = Vec::new();
-            for (heads, positions, head_dim) in SHAPES {
-                let q = noise(heads * head_dim, 1);
-                let (keys, values) = (
-                    noise(positions * head_dim, 2),
-                    noise(positions * head_dim, 3),
-                );
-                let mut scores = vec![0f32; heads * positions.next_multiple_of(KEY_BLOCK)];
-                let mut out = vec![0f32; heads * head_dim];
-                attend(
-                    &q,
-                    &blocks(&keys, head_dim),
-                    &values,
-                    head_dim,
-                    0.3,
-                    &mut scores,
-                    &mut out,
-                );
+            for shape in SHAPES {
+                let out = attended(shape, 0.3).out;
                 bits.extend(out.iter().map(|v| v.to_bits()));
             }
             bits

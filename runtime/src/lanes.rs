@@ -287,10 +287,11 @@ leveled! {
 pub(crate) use leveled;
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn noise(n: usize, seed: u32) -> Vec<f32> {
+    /// Numbers in −1…1, always the same for a seed.
+    pub(crate) fn noise(n: usize, seed: u32) -> Vec<f32> {
         let mut x = seed;
         (0..n)
             .map(|_| {
