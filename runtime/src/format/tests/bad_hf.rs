@@ -228,6 +228,16 @@ fn safetensors_files_are_checked() {
         ),
         ("[272,128]", "[-1]", &["model.safetensors: header"]),
         (
+            "[272,128]",
+            "[128,272]",
+            &["expected 272x128", "got 128x272"],
+        ),
+        (
+            "\"shape\":[128]",
+            "\"shape\":[64,2]",
+            &["expected 128 values", "got 64x2"],
+        ),
+        (
             "mlp.down_proj.weight_scale",
             "mlp.down_proj.weight_skale",
             &["weight_scale is missing"],
