@@ -79,8 +79,8 @@ impl TernaryType {
             TernaryType::TQ1_0 => 34,
             TernaryType::TQ2_0 => 35,
             TernaryType::Q2_0 => 42,
-            TernaryType::IQ1BN => 135,
-            TernaryType::IQ2BN => 136,
+            TernaryType::IQ1BN => 134,
+            TernaryType::IQ2BN => 135,
             TernaryType::IQ2BNR4 => 335,
             TernaryType::TL1 => 38,
             TernaryType::TL2 => 39,
@@ -185,6 +185,7 @@ const NAMED: &[(u32, &str, usize, usize)] = &[
     (39, "MXFP4", 32, 17),
     (40, "NVFP4", 64, 36),
     (41, "Q1_0", 128, 18),
+    (133, "Q6_0", 32, 26),
 ];
 
 /// The type behind a GGUF id. Id 39 is answered as MXFP4; whether it is TL2 only the size tells.
@@ -254,5 +255,51 @@ pub(crate) fn n_bytes(dtype: Dtype, dims: &[usize]) -> Option<usize> {
         n.checked_mul((k / elements).checked_mul(bytes)?)
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The enumerations of the writers, number by number: `enum ggml_type` of llama.cpp (0 to 35, 42),
+    /// of bitnet.cpp (36 to 39) and of ik_llama.cpp (133 and more). Files made by our own packers agree with
+    /// any other numbers, too.
+    #[test]
+    fn ids_are_those_that_other_tools_write() {
+        let ids = [
+            (0, "F32"),
+            (1, "F16"),
+            (2, "Q4_0"),
+            (8, "Q8_0"),
+            (14, "Q6_K"),
+            (30, "BF16"),
+            (34, "TQ1_0"),
+            (35, "TQ2_0"),
+            (36, "I2_S"),
+            (38, "TL1"),
+            (39, "MXFP4"),
+            (42, "Q2_0"),
+            (133, "Q6_0"),
+            (134, "IQ1_BN"),
+            (135, "IQ2_BN"),
+            (335, "IQ2_BN_R4"),
+        ];
+        for (id, name) in ids {
+            assert_eq!(from_ggml_id(id, "x").expect(name).name(), name, "id {id}");
+        }
+        assert_eq!(TernaryType::TL2.ggml_id(), Some(39));
+        let pinned = |id: u32| ids.iter().any(|&(i, _)| i == id);
+        for id in FloatType::ALL.iter().map(|f| f.ggml_id()) {
+            assert!(pinned(id), "id {id} is not in the list");
+        }
+        for id in TernaryType::ALL.iter().filter_map(|t| t.ggml_id()) {
+            assert!(pinned(id), "id {id} is not in the list");
+        }
+        let error = from_ggml_id(136, "x").expect_err("Q8_K64 is not for files");
+        assert!(
+            error.to_string().contains("type id 136 of tensor x"),
+            "{error}"
+        );
     }
 }
