@@ -174,19 +174,19 @@ fn dots<const LEVEL: u8>(
 ) {
     let (elements, bytes) = dtype.block();
     let row_bytes = k / elements * bytes;
-    let mut values = [0f32; BLOCK];
     for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
         let out = &mut out[r * TOKENS..][..TOKENS];
         if x.len() == k {
-            let mut lanes = [0f32; LANES];
-            for (block, x) in row.chunks(BLOCK / elements * bytes).zip(x.chunks(BLOCK)) {
-                prefetch(block);
-                decode::<LEVEL>(dtype, block, &mut values[..x.len()]);
-                dot_into(&mut lanes, &values[..x.len()], x);
-            }
-            out[0] = tree(lanes);
+            // In registers, where a run of lanes is whole blocks: 1.3 times the tokens per second of decoding
+            // through the first cache (F16 head of 2B-4T on one thread, Zen 5, 2026-11-20).
+            out[0] = if LANES.is_multiple_of(elements) {
+                dot_row::<LEVEL, LANES>(dtype, row, x)
+            } else {
+                dot_row::<LEVEL, BLOCK>(dtype, row, x)
+            };
             continue;
         }
+        let mut values = [0f32; BLOCK];
         let mut lanes = [[0f32; LANES]; TOKENS];
         for (b, block) in row.chunks(BLOCK / elements * bytes).enumerate() {
             let len = BLOCK.min(k - b * BLOCK);
@@ -199,6 +199,28 @@ fn dots<const LEVEL: u8>(
             *out = tree(lanes);
         }
     }
+}
+
+/// The dot product of one row, decoded `RUN` elements at a time.
+#[inline(always)]
+fn dot_row<const LEVEL: u8, const RUN: usize>(dtype: FloatType, row: &[u8], x: &[f32]) -> f32 {
+    let (elements, bytes) = dtype.block();
+    let (runs, tail) = x.as_chunks::<RUN>();
+    let whole = row.chunks_exact(RUN / elements * bytes);
+    let rest = whole.remainder();
+    let mut lanes = [0f32; LANES];
+    for (run, x) in whole.zip(runs) {
+        prefetch(run);
+        let mut values = [0f32; RUN];
+        decode::<LEVEL>(dtype, run, &mut values);
+        dot_into(&mut lanes, &values, x);
+    }
+    // Through memory, as in `tree`: else the loop of the tail splits the lanes of the loop above.
+    let mut lanes = std::hint::black_box(lanes);
+    let mut values = [0f32; RUN];
+    decode::<LEVEL>(dtype, rest, &mut values[..tail.len()]);
+    dot_into(&mut lanes, &values[..tail.len()], tail);
+    tree(lanes)
 }
 
 #[inline(always)]
