@@ -259,10 +259,10 @@ fn read_infos(r: &mut Reader<'_>, n: usize) -> Result<Vec<RawInfo>, LoadErrorKin
         let name = r.name(&format!("the name of tensor {i}"))?;
         let field = |what: &str| format!("the {what} of tensor {name}");
         let n_dims = r.u32(&field("dimension count"))?;
-        if !(1..=4).contains(&n_dims) {
+        if n_dims > 4 {
             return Err(bad(
                 format!("dimensions of tensor {name}"),
-                "1 to 4",
+                "at most 4",
                 n_dims,
             ));
         }
@@ -277,8 +277,11 @@ fn read_infos(r: &mut Reader<'_>, n: usize) -> Result<Vec<RawInfo>, LoadErrorKin
                 )
             })?);
         }
-        // The file lists the contiguous dimension first.
+        // The file lists the contiguous dimension first; converters write a scalar with none.
         dims.reverse();
+        if dims.is_empty() {
+            dims.push(1);
+        }
         let type_id = r.u32(&field("type"))?;
         let offset = r.u64(&field("offset"))?;
         if !seen.insert(name.clone()) {

@@ -313,7 +313,7 @@ const CASES: &[Case] = &[
     (
         "no dimensions",
         |p| p.tensor("output_norm.weight").dims.clear(),
-        &["dimensions of tensor output_norm.weight", "got 0"],
+        &["tensor output_norm.weight: expected ", "got 1 F32"],
     ),
     (
         "five dimensions",

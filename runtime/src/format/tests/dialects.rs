@@ -170,6 +170,15 @@ fn float_projections_are_kept_exactly_where_they_are_ternary() {
         &open_bytes("signs", parts.emit(), &OpenOptions::default()).unwrap(),
         "signs",
     );
+    // As convert_hf_to_gguf.py writes it: a scalar without dimensions.
+    for id in micro.ids() {
+        parts.tensor(&format!("{id}.scale")).dims.clear();
+    }
+    assert_is(
+        &micro,
+        &open_bytes("scalars", parts.emit(), &OpenOptions::default()).unwrap(),
+        "scalars",
+    );
 }
 
 #[test]
