@@ -128,6 +128,7 @@ leveled! {
             FloatType::Q8_0 => dots::<LEVEL>(FloatType::Q8_0, rows, k, x, out),
             FloatType::Q4_0 => dots::<LEVEL>(FloatType::Q4_0, rows, k, x, out),
             FloatType::Q6K => dots::<LEVEL>(FloatType::Q6K, rows, k, x, out),
+            other => dots::<LEVEL>(other, rows, k, x, out),
         }
     }
 }
@@ -142,6 +143,8 @@ fn decode<const LEVEL: u8>(dtype: FloatType, bytes: &[u8], out: &mut [f32]) {
         FloatType::Q8_0 => q8_0_block(bytes, out),
         FloatType::Q4_0 => q4_0_block(bytes, out),
         FloatType::Q6K => q6_k_block(bytes, out),
+        // No tool writes heads in these unless asked to.
+        other => other.decode(bytes, out),
     }
 }
 
@@ -353,7 +356,7 @@ mod tests {
     use super::*;
     use crate::lanes::{self, Level};
 
-    const ALL: [FloatType; 6] = FloatType::ALL;
+    const ALL: [FloatType; 15] = FloatType::ALL;
 
     fn stored(dtype: FloatType, elements: usize, seed: u32) -> Vec<u8> {
         let mut x = seed;
@@ -377,16 +380,21 @@ mod tests {
                 .step_by(2)
                 .for_each(|b| *b = *b & 0x80 | 0x3e),
             FloatType::F16 => bytes.iter_mut().skip(1).step_by(2).for_each(|b| *b &= 0xbf),
-            FloatType::Q8_0 | FloatType::Q4_0 => bytes
-                .iter_mut()
-                .skip(1)
-                .step_by(step)
-                .for_each(|b| *b = 0x2c),
-            FloatType::Q6K => bytes
-                .iter_mut()
-                .skip(209)
-                .step_by(step)
-                .for_each(|b| *b = 0x1c),
+            // The upper bytes of a block's halves.
+            _ => {
+                let at: &[usize] = match dtype {
+                    FloatType::Q4_1 | FloatType::Q5_1 | FloatType::Q4K | FloatType::Q5K => &[1, 3],
+                    FloatType::Q2K => &[81, 83],
+                    FloatType::Q3K => &[109],
+                    FloatType::Q6K => &[209],
+                    _ => &[1],
+                };
+                for block in bytes.chunks_exact_mut(step) {
+                    for &at in at {
+                        block[at] = 0x1c;
+                    }
+                }
+            }
         }
         bytes
     }

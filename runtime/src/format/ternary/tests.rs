@@ -229,29 +229,75 @@ fn the_reference_matrices_are_the_ones_multiplied_there() {
 #[test]
 fn float_tables_decode_to_the_reference_values() {
     // The digests are of f32 values from the reference's decoders over the same bytes.
-    let cases = [
+    let cases: [(FloatType, &[usize], &str); 12] = [
         (
             FloatType::Q8_0,
-            0,
+            &[0],
             "a92fe90bae77aea620c5e1c8a0bea49daea6a661e3209e18ec9f49c7ca631170",
         ),
         (
             FloatType::Q4_0,
-            0,
+            &[0],
             "651a1bc05be321ad786f597cbf18fecec80fdf9e81b7c74f0793c8b34eba8e9f",
         ),
         (
             FloatType::Q6K,
-            208,
+            &[208],
             "d9594da158cfdff9f327fc2fc834dba42b50fb6f8adfc0e04dc504f91653d1d9",
         ),
+        (
+            FloatType::Q4_1,
+            &[0, 2],
+            "135e575fd6da966cc55cebdb70002bebaead1597091f5c3fab1adb2f21e33f24",
+        ),
+        (
+            FloatType::Q5_0,
+            &[0],
+            "15ae43cbf814ffeca267d390c0d8ec6f44bc7e933a49dfa489f265afbc40c515",
+        ),
+        (
+            FloatType::Q5_1,
+            &[0, 2],
+            "5814f61ae7d0d7039546059a0129e4479857c9ea7c29e49a76038797eb4df8e8",
+        ),
+        (
+            FloatType::Q2K,
+            &[80, 82],
+            "063cd5e73201e14cde5c6f531d3b83bd742bf66692ef55283579e3e93738414b",
+        ),
+        (
+            FloatType::Q3K,
+            &[108],
+            "e3b3c0e1806d0f631da45268ced90521ae39f26c9a57651513628272af62af42",
+        ),
+        (
+            FloatType::Q4K,
+            &[0, 2],
+            "41b984ea200d2fd1d6a3790b94fadb58d3bb8d7affd351e580c8ab83e106542a",
+        ),
+        (
+            FloatType::Q5K,
+            &[0, 2],
+            "185e5e742e30f8a5b7bfb2242d9bd26be54f13775e67719b03e6926e6c6cfa25",
+        ),
+        (
+            FloatType::IQ4NL,
+            &[0],
+            "7cd0f1827670bf739a86be605b78692cbb35c28fa17184660466e31b4017d20f",
+        ),
+        (
+            FloatType::IQ4XS,
+            &[0],
+            "6c8a1adb0ff0f04bcf3476c023b5265d8563ded23fb8afafc796b4cdfb255e7f",
+        ),
     ];
-    for (dtype, scale_at, digest) in cases {
+    for (dtype, halves_at, digest) in cases {
         let (elements, block) = dtype.block();
         let mut bytes: Vec<u8> = lcg(3 * block, 5).into_iter().map(|x| x as u8).collect();
         for (i, d) in [0.5, -0.0123, 3.1e-5].into_iter().enumerate() {
-            bytes[i * block + scale_at..][..2]
-                .copy_from_slice(&half::f16::from_f64(d).to_le_bytes());
+            for at in halves_at {
+                bytes[i * block + at..][..2].copy_from_slice(&half::f16::from_f64(d).to_le_bytes());
+            }
         }
         let mut out = vec![0f32; 3 * elements];
         dtype.decode(&bytes, &mut out);
