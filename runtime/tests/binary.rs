@@ -38,3 +38,19 @@ fn every_subcommand_has_help_with_an_example() {
         );
     }
 }
+
+/// A list or a negative number is a text like any other.
+#[test]
+fn a_prompt_may_start_with_a_dash() {
+    for text in ["- one", "-1 is", "--", "--prompt"] {
+        let (code, ids) = run(&["tokenize", "-p", text, "--json"]);
+        assert_eq!(code, Some(0), "{text}");
+        assert!(ids.contains("\"ids\""), "{ids}");
+        let (code, echoed) = run(&["generate", "-p", text, "-n", "1", "--temp", "0"]);
+        assert_eq!(code, Some(0), "{text}");
+        assert!(
+            echoed.starts_with(text),
+            "{echoed:?} does not go on from {text:?}"
+        );
+    }
+}

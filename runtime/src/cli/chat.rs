@@ -22,7 +22,7 @@ pub struct Options {
     #[command(flatten)]
     sample: SampleArgs,
     /// Instructions that stand before the conversation.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     system: Option<String>,
     /// At most this many tokens an answer.
     #[arg(short = 'n', long = "tokens", default_value_t = 512)]

@@ -20,7 +20,7 @@ pub struct Options {
     #[command(flatten)]
     sample: SampleArgs,
     /// The text to continue.
-    #[arg(short, long, value_name = "TEXT")]
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<OsString>,
     /// A file with the text to continue.
     #[arg(short, long, value_name = "FILE", conflicts_with = "prompt")]

@@ -36,7 +36,7 @@ pub struct TokenizeOptions {
     #[command(flatten)]
     model: ModelArgs,
     /// The text.
-    #[arg(short, long)]
+    #[arg(short, long, allow_hyphen_values = true)]
     prompt: OsString,
     /// Do not recognise control tokens in the text.
     #[arg(long)]
