@@ -2,11 +2,14 @@
     unsafe_code,
     reason = "one loop is compiled for CPU features that were detected"
 )]
-//! Attention of one token over the cached keys and values of a KV head, for the query heads that share it.
+//! Attention of consecutive tokens over the cached keys and values of a KV head, for the query heads that share it.
 //!
 //! Keys lie in blocks of [`KEY_BLOCK`] positions, transposed: a score is then one lane of a vector and its sum
 //! runs over the columns in order, without horizontal additions (which took two thirds of the time). Outputs
 //! are sums over positions in order. Neither depends on the width of registers or on the batch.
+//!
+//! The queries of some tokens and heads are rows that go over a block together, as many as registers hold: a key is
+//! then loaded once for all of them, and enough sums are under way to hide the time that an addition takes.
 
 use crate::lanes::{LANES, exp, leveled, tree};
 
@@ -15,6 +18,17 @@ pub const KEY_BLOCK: usize = 32;
 
 /// Output columns that are summed in registers.
 const COLUMNS: usize = 32;
+
+/// Positions whose values stay in the first cache while all rows and columns go over them.
+const VALUE_BLOCK: usize = 32;
+
+/// Rows that attend together: two tiles of the widest level. More would take more scores than the second cache holds.
+const ROWS: usize = 16;
+
+/// How many tokens attend together where `heads` query heads share a KV head.
+pub fn tokens_at_once(heads: usize) -> usize {
+    (ROWS / heads).max(1)
+}
 
 /// Rotates a key by the angles of its position and puts it into its column of `keys`, `[n_ctx / KEY_BLOCK,
 /// head_dim, KEY_BLOCK]`. `cos_sin`: as [`crate::layers::RopeTable::fill`] writes it.
@@ -30,91 +44,133 @@ pub fn store_key(key: &[f32], cos_sin: &[f32], position: usize, keys: &mut [f32]
     }
 }
 
+/// Runs `$tile::<R>` over all of `$rows`, with R the largest power of two that the rows and the registers of the
+/// level allow. A macro, since a closure is not compiled for the caller's level.
+macro_rules! in_tiles {
+    ($level:expr, $rows:expr, |$r:ident| $tile:ident($($arg:expr),*)) => {
+        let most = [1, 2, 8][$level as usize];
+        let mut $r = 0;
+        while $r < $rows {
+            let tile = most.min(1 << ($rows - $r).ilog2());
+            match tile {
+                8 => $tile::<8>($($arg),*),
+                4 => $tile::<4>($($arg),*),
+                2 => $tile::<2>($($arg),*),
+                _ => $tile::<1>($($arg),*),
+            }
+            $r += tile;
+        }
+    };
+}
+
 leveled! {
-    /// Attends from one token's query heads to the first `positions` positions of their KV head.
+    /// Attends from `heads` query heads of each of some consecutive tokens to the positions of their KV head up to
+    /// and with the token's own.
     ///
     /// # Shapes
-    /// `q`, `out`: `[heads, head_dim]`; `keys`: whole blocks of [`KEY_BLOCK`] positions; `values`:
-    /// `[positions, head_dim]`; `scores`: `[heads, positions rounded up to a block]`.
+    /// `q`, `out`: `[tokens · heads, head_dim]`; `keys`: whole blocks of [`KEY_BLOCK`] positions; `values`:
+    /// `[positions of the last token, head_dim]`; `scores`: `[tokens · heads, positions rounded up to a block]`.
     pub fn attend(
-        q: &[f32], keys: &[f32], values: &[f32], head_dim: usize, scale: f32, scores: &mut [f32], out: &mut [f32],
+        q: &[f32], heads: usize, keys: &[f32], values: &[f32], head_dim: usize, scale: f32, scores: &mut [f32],
+        out: &mut [f32],
     ) {
-        let (heads, positions) = (q.len() / head_dim, values.len() / head_dim);
-        let stride = positions.next_multiple_of(KEY_BLOCK);
+        let (rows, positions) = (q.len() / head_dim, values.len() / head_dim);
+        let (tokens, stride) = (rows / heads, positions.next_multiple_of(KEY_BLOCK));
         assert!(
-            out.len() == q.len() && keys.len() == stride * head_dim && scores.len() == heads * stride,
-            "shapes of attention: {heads} heads, {positions} positions, {} keys, {} scores",
+            rows == tokens * heads && tokens <= positions && out.len() == q.len()
+                && keys.len() == stride * head_dim && scores.len() == rows * stride,
+            "shapes of attention: {tokens} tokens of {heads} heads, {positions} positions, {} keys, {} scores",
             keys.len(),
             scores.len()
         );
-        // As many heads at once as the registers of the level hold.
-        let most = [1, 2, 4][LEVEL as usize];
-        let mut h = 0;
-        while h < heads {
-            let tile = if heads - h >= most { most } else { 1 };
-            let q = &q[h * head_dim..][..tile * head_dim];
-            let scores = &mut scores[h * stride..][..tile * stride];
-            let out = &mut out[h * head_dim..][..tile * head_dim];
-            match tile {
-                4 => heads_at_once::<4>(q, keys, values, scale, scores, out),
-                2 => heads_at_once::<2>(q, keys, values, scale, scores, out),
-                _ => heads_at_once::<1>(q, keys, values, scale, scores, out),
+        for (b, block) in keys.chunks_exact(head_dim * KEY_BLOCK).enumerate() {
+            in_tiles!(LEVEL, rows, |r| score(&q[r * head_dim..], block, scale, &mut scores[r * stride..], stride, b));
+        }
+        let first = positions - tokens + 1;
+        for (r, row) in scores.chunks_exact_mut(stride).enumerate() {
+            softmax(&mut row[..first + r / heads]);
+        }
+        out.fill(0.0);
+        for (b, block) in values[..first * head_dim].chunks(VALUE_BLOCK * head_dim).enumerate() {
+            let from = b * VALUE_BLOCK;
+            in_tiles!(LEVEL, rows, |r| add_values(&scores[r * stride + from..], stride, block, head_dim, &mut out[r * head_dim..]));
+        }
+        // What only the later tokens see.
+        for (r, out) in out.chunks_exact_mut(head_dim).enumerate() {
+            for j in first..first + r / heads {
+                add_row(out, scores[r * stride + j], &values[j * head_dim..][..head_dim]);
             }
-            h += tile;
         }
     }
 }
 
+/// Scores of `R` rows for the positions of one block of keys.
 #[inline(always)]
-fn heads_at_once<const H: usize>(
+fn score<const R: usize>(
     q: &[f32],
-    keys: &[f32],
-    values: &[f32],
+    block: &[f32],
     scale: f32,
     scores: &mut [f32],
+    stride: usize,
+    b: usize,
+) {
+    let head_dim = block.len() / KEY_BLOCK;
+    let q: [&[f32]; R] = std::array::from_fn(|r| &q[r * head_dim..][..head_dim]);
+    let mut sums = [[0f32; KEY_BLOCK]; R];
+    for (d, k) in block.as_chunks::<KEY_BLOCK>().0.iter().enumerate() {
+        for r in 0..R {
+            add_scaled(&mut sums[r], q[r][d], k);
+        }
+    }
+    for (r, sums) in sums.iter().enumerate() {
+        let slot = &mut scores[r * stride + b * KEY_BLOCK..][..KEY_BLOCK];
+        for (s, sum) in slot.iter_mut().zip(sums) {
+            *s = sum * scale;
+        }
+    }
+}
+
+/// Adds a block of values to `R` rows of `out`, each value times the row's weight of its position. `weights`: of
+/// the block's first position on, rows `stride` apart.
+#[inline(always)]
+fn add_values<const R: usize>(
+    weights: &[f32],
+    stride: usize,
+    block: &[f32],
+    head_dim: usize,
     out: &mut [f32],
 ) {
-    let (head_dim, stride) = (q.len() / H, scores.len() / H);
-    let positions = values.len() / head_dim;
-    for (b, block) in keys.chunks_exact(head_dim * KEY_BLOCK).enumerate() {
-        let mut sums = [[0f32; KEY_BLOCK]; H];
-        for (d, k) in block.as_chunks::<KEY_BLOCK>().0.iter().enumerate() {
-            for h in 0..H {
-                add_scaled(&mut sums[h], q[h * head_dim + d], k);
-            }
-        }
-        for (h, sums) in sums.iter().enumerate() {
-            let slot = &mut scores[h * stride + b * KEY_BLOCK..][..KEY_BLOCK];
-            for (s, sum) in slot.iter_mut().zip(sums) {
-                *s = sum * scale;
-            }
-        }
-    }
-    for row in scores.chunks_exact_mut(stride) {
-        softmax(&mut row[..positions]);
-    }
+    let n = block.len() / head_dim;
+    let weights: [&[f32]; R] = std::array::from_fn(|r| &weights[r * stride..][..n]);
     let full = head_dim - head_dim % COLUMNS;
     for c in (0..full).step_by(COLUMNS) {
-        let mut sums = [[0f32; COLUMNS]; H];
-        for (j, v) in values.chunks_exact(head_dim).enumerate() {
+        let mut sums = [[0f32; COLUMNS]; R];
+        for (r, sums) in sums.iter_mut().enumerate() {
+            sums.copy_from_slice(&out[r * head_dim + c..][..COLUMNS]);
+        }
+        for (j, v) in block.chunks_exact(head_dim).enumerate() {
             let v = v[c..].first_chunk().expect("whole columns");
-            for h in 0..H {
-                add_scaled(&mut sums[h], scores[h * stride + j], v);
+            for r in 0..R {
+                add_scaled(&mut sums[r], weights[r][j], v);
             }
         }
-        for (h, sums) in sums.iter().enumerate() {
-            out[h * head_dim + c..][..COLUMNS].copy_from_slice(sums);
+        for (r, sums) in sums.iter().enumerate() {
+            out[r * head_dim + c..][..COLUMNS].copy_from_slice(sums);
         }
     }
-    for h in 0..H {
-        let out = &mut out[h * head_dim + full..(h + 1) * head_dim];
-        out.fill(0.0);
-        for (j, v) in values.chunks_exact(head_dim).enumerate() {
-            let p = scores[h * stride + j];
-            for (o, v) in out.iter_mut().zip(&v[full..]) {
-                *o += p * v;
-            }
+    for (r, weights) in weights.iter().enumerate() {
+        let out = &mut out[r * head_dim + full..(r + 1) * head_dim];
+        for (&p, v) in weights.iter().zip(block.chunks_exact(head_dim)) {
+            add_row(out, p, &v[full..]);
         }
+    }
+}
+
+/// `out += p · v`.
+#[inline(always)]
+fn add_row(out: &mut [f32], p: f32, v: &[f32]) {
+    for (o, v) in out.iter_mut().zip(v) {
+        *o += p * v;
     }
 }
 
@@ -178,14 +234,19 @@ mod tests {
         out
     }
 
-    const SHAPES: [(usize, usize, usize); 7] = [
-        (1, 1, 32),
-        (4, 7, 100),
-        (3, 200, 96),
-        (2, 65, 128),
-        (5, 32, 256),
-        (8, 33, 64),
-        (4, 31, 36),
+    /// Tokens, heads, positions of the last token, columns.
+    const SHAPES: [(usize, usize, usize, usize); 11] = [
+        (1, 1, 1, 32),
+        (1, 4, 7, 100),
+        (1, 3, 200, 96),
+        (1, 2, 65, 128),
+        (1, 5, 32, 256),
+        (1, 8, 33, 64),
+        (1, 4, 31, 36),
+        (4, 4, 70, 128),
+        (16, 1, 16, 64),
+        (5, 3, 100, 36),
+        (8, 2, 33, 100),
     ];
 
     struct Case {
@@ -196,17 +257,22 @@ mod tests {
     }
 
     /// Attention over noise.
-    fn attended((heads, positions, head_dim): (usize, usize, usize), scale: f32) -> Case {
-        let q = noise(heads * head_dim, 1);
+    fn attended(
+        (tokens, heads, positions, head_dim): (usize, usize, usize, usize),
+        scale: f32,
+    ) -> Case {
+        let rows = tokens * heads;
+        let q = noise(rows * head_dim, 1);
         let (keys, values) = (
             noise(positions * head_dim, 2),
             noise(positions * head_dim, 3),
         );
-        let mut scores = vec![0f32; heads * positions.next_multiple_of(KEY_BLOCK)];
-        let mut out = vec![0f32; heads * head_dim];
+        let mut scores = vec![0f32; rows * positions.next_multiple_of(KEY_BLOCK)];
+        let mut out = vec![0f32; rows * head_dim];
         let blocked = blocks(&keys, head_dim);
         attend(
             &q,
+            heads,
             &blocked,
             &values,
             head_dim,
@@ -224,16 +290,17 @@ mod tests {
 
     #[test]
     fn attention_equals_the_plain_formula() {
-        for (heads, positions, head_dim) in SHAPES {
+        for (tokens, heads, positions, head_dim) in SHAPES {
             let Case {
                 q,
                 keys,
                 values,
                 out,
-            } = attended((heads, positions, head_dim), 0.5);
-            for h in 0..heads {
+            } = attended((tokens, heads, positions, head_dim), 0.5);
+            for r in 0..tokens * heads {
+                let positions = positions - tokens + 1 + r / heads;
                 let score = |j: usize| -> f64 {
-                    let pair = q[h * head_dim..][..head_dim]
+                    let pair = q[r * head_dim..][..head_dim]
                         .iter()
                         .zip(&keys[j * head_dim..]);
                     0.5 * pair.map(|(&a, &b)| a as f64 * b as f64).sum::<f64>()
@@ -244,13 +311,46 @@ mod tests {
                 for c in 0..head_dim {
                     let sum = |j: usize| p[j] * values[j * head_dim + c] as f64;
                     let want = (0..positions).map(sum).sum::<f64>() / total;
-                    let got = out[h * head_dim + c] as f64;
+                    let got = out[r * head_dim + c] as f64;
                     assert!(
                         (got - want).abs() < 1e-5,
-                        "head {h} column {c}: {got}, not {want}"
+                        "row {r} column {c}: {got}, not {want}"
                     );
                 }
             }
+        }
+    }
+
+    /// A later token's key and value, even if they are no numbers, are nothing to an earlier one.
+    #[test]
+    fn tokens_at_once_give_the_bits_of_tokens_one_by_one() {
+        for (tokens, heads, positions, head_dim) in SHAPES {
+            let mut case = attended((tokens, heads, positions, head_dim), 0.5);
+            let last = (positions - 1) * head_dim;
+            case.keys[last] = f32::NAN;
+            case.values[last] = f32::INFINITY;
+            let width = heads * head_dim;
+            let at = |t: usize, n: usize| {
+                let positions = positions - tokens + t + n;
+                let stride = positions.next_multiple_of(KEY_BLOCK);
+                let mut out = vec![0f32; n * width];
+                attend(
+                    &case.q[t * width..][..n * width],
+                    heads,
+                    &blocks(&case.keys[..positions * head_dim], head_dim),
+                    &case.values[..positions * head_dim],
+                    head_dim,
+                    0.5,
+                    &mut vec![0f32; n * heads * stride],
+                    &mut out,
+                );
+                out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            let one_by_one: Vec<u32> = (0..tokens).flat_map(|t| at(t, 1)).collect();
+            assert!(
+                at(0, tokens) == one_by_one,
+                "{tokens} tokens, {heads} heads"
+            );
         }
     }
 

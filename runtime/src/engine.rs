@@ -4,7 +4,7 @@
 //! token's position alone, and the ternary sums are exact, so logits are the same bits for every kernel, tile,
 //! thread count and batch.
 
-use crate::attention::{self, KEY_BLOCK, store_key};
+use crate::attention::{self, KEY_BLOCK, store_key, tokens_at_once};
 use crate::generate::{Decoder, DecoderError};
 use crate::head::Head;
 use crate::kernels::{Kernels, Origin};
@@ -12,9 +12,10 @@ use crate::lanes;
 use crate::layers::{Block, BuildError, Cache, Products, RopeTable, Tap, gated, rotate};
 use crate::linear::{Linear, Workspace};
 use crate::model::{Model, ModelConfig, Norm};
-use crate::pool::{Pool, Rows};
+use crate::pool::{Columns, Pool, Rows};
 use bitnet_codegen::{Activations, KernelSpec};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Tokens of a prompt that go through the layers together.
@@ -105,7 +106,7 @@ struct Buffers {
     work: Workspace,
     /// For each worker a row as wide as the widest layer.
     spares: Vec<Mutex<Vec<f32>>>,
-    /// For each worker rotated queries and scores of the heads that share a KV head.
+    /// For each worker rotated queries, outputs and scores of the tokens and heads that attend together.
     scores: Vec<Mutex<Vec<f32>>>,
     last: Vec<f32>,
     logits: Vec<f32>,
@@ -393,7 +394,9 @@ impl Buffers {
             acts: Activations::default(),
             work: Workspace::new(pool),
             spares: per_worker(widest),
-            scores: per_worker(group * (hd + n_ctx.next_multiple_of(KEY_BLOCK))),
+            scores: per_worker(
+                tokens_at_once(group) * group * (2 * hd + n_ctx.next_multiple_of(KEY_BLOCK)),
+            ),
             last: Vec::new(),
             logits: Vec::new(),
         }
@@ -552,7 +555,8 @@ impl<'a> Heads<'a> {
                 (heads, Rows::new(out, out_width)),
                 |worker, kv, ((keys, values), out)| {
                     self.store(0, kv, qkv, keys, values);
-                    self.attend(0, kv, qkv, (keys, values), &scores[worker], out);
+                    let write = |_, row: &[f32]| out.copy_from_slice(row);
+                    self.attend(0..1, kv, qkv, (keys, values), &scores[worker], write);
                 },
             );
             return;
@@ -561,10 +565,15 @@ impl<'a> Heads<'a> {
             (0..m).for_each(|t| self.store(t, kv, qkv, keys, values));
         });
         let (keys, values) = cache.get();
-        pool.each(Rows::new(out, out_width), |worker, i, out| {
-            let (t, kv) = (i / self.kv_heads, i % self.kv_heads);
+        let width = self.heads * self.head_dim;
+        let run = tokens_at_once(self.heads / self.kv_heads);
+        let parts = Columns::new(out, m, width, 0, width, out_width).in_runs(run);
+        pool.each(parts, |worker, _, mut out| {
+            let kv = out.first() / out_width;
             let head = (&keys[kv * room..][..room], &values[kv * room..][..room]);
-            self.attend(t, kv, qkv, head, &scores[worker], out);
+            let tokens = out.first_row()..out.first_row() + out.rows();
+            let write = |t: usize, row: &[f32]| out.row(t).copy_from_slice(row);
+            self.attend(tokens, kv, qkv, head, &scores[worker], write);
         });
     }
 
@@ -579,36 +588,43 @@ impl<'a> Heads<'a> {
         values[position * hd..][..hd].copy_from_slice(value);
     }
 
-    /// Attends from the query heads of token `t` that share KV head `kv`.
+    /// Attends from the query heads of `tokens` that share KV head `kv`; `write` gets each token's outputs,
+    /// `[heads that share it, head_dim]`, with its place among `tokens`.
     fn attend(
         &self,
-        t: usize,
+        tokens: Range<usize>,
         kv: usize,
         qkv: &[f32],
         (keys, values): (&[f32], &[f32]),
         spare: &Mutex<Vec<f32>>,
-        out: &mut [f32],
+        mut write: impl FnMut(usize, &[f32]),
     ) {
         let (hd, group) = (self.head_dim, self.heads / self.kv_heads);
+        let (width, rows) = (group * hd, tokens.len() * group);
         let mut spare = spare.lock().unwrap_or_else(PoisonError::into_inner);
-        let (q, scores) = spare.split_at_mut(group * hd);
-        let first = t * self.qkv_width() + kv * group * hd;
-        for (head, q) in qkv[first..].chunks_exact(hd).zip(q.chunks_exact_mut(hd)) {
-            rotate(head, &self.cos_sin[t * hd..][..hd], q);
+        let (q, rest) = spare.split_at_mut(rows * hd);
+        let (out, scores) = rest.split_at_mut(rows * hd);
+        for (t, q) in tokens.clone().zip(q.chunks_exact_mut(width)) {
+            let first = t * self.qkv_width() + kv * width;
+            for (head, q) in qkv[first..].chunks_exact(hd).zip(q.chunks_exact_mut(hd)) {
+                rotate(head, &self.cos_sin[t * hd..][..hd], q);
+            }
         }
-        let positions = self.position + t + 1;
+        let positions = self.position + tokens.end;
         let stride = positions.next_multiple_of(KEY_BLOCK);
-        let scale = (1.0 / (hd as f64).sqrt()) as f32;
-        let scores = &mut scores[..group * stride];
         attention::attend(
             q,
+            group,
             &keys[..stride * hd],
             &values[..positions * hd],
             hd,
-            scale,
-            scores,
+            (1.0 / (hd as f64).sqrt()) as f32,
+            &mut scores[..rows * stride],
             out,
         );
+        for (t, row) in out.chunks_exact(width).enumerate() {
+            write(t, row);
+        }
     }
 }
 

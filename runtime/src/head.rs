@@ -97,9 +97,9 @@ impl Head {
             .next_multiple_of(ROWS);
         let out = Columns::new(logits, m, self.vocab, 0, self.vocab, chunk);
         pool.each(out, |_, _, mut columns| {
-            for from in (0..columns.width).step_by(ROWS) {
-                let rows = ROWS.min(columns.width - from);
-                let run = &bytes[(columns.first + from) * row_bytes..][..rows * row_bytes];
+            for from in (0..columns.width()).step_by(ROWS) {
+                let rows = ROWS.min(columns.width() - from);
+                let run = &bytes[(columns.first() + from) * row_bytes..][..rows * row_bytes];
                 for first in (0..m).step_by(TOKENS) {
                     let tokens = TOKENS.min(m - first);
                     let mut out = [0f32; ROWS * TOKENS];

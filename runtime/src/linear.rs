@@ -510,9 +510,9 @@ impl<'a> Run<'a> {
         let scratch = scratch_of(scratch, self.kernel);
         let (kernel, nr, acts) = (&**self.kernel, self.nr, self.acts);
         let order = kernel.out_order();
-        for from in (0..columns.width).step_by(nr) {
-            let first_row = columns.first + from;
-            let rows = first_row..first_row + nr.min(columns.width - from);
+        for from in (0..columns.width()).step_by(nr) {
+            let first_row = columns.first() + from;
+            let rows = first_row..first_row + nr.min(columns.width() - from);
             let panel = &self.panels[first_row / nr * self.panel_bytes..][..self.panel_bytes];
             kernel.load_panel(panel, scratch);
             for (i, (first, mr)) in tiles(kernel, acts.m).enumerate() {

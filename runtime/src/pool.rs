@@ -330,7 +330,8 @@ unsafe impl<'a, T: Send> Parts for Rows<'a, T> {
     }
 }
 
-/// The columns `first..first + width` of a row-major matrix with rows of `stride`, in blocks of `block` columns.
+/// The columns `first..first + width` of a row-major matrix with rows of `stride`, in blocks of `block` columns
+/// and `run` rows.
 pub struct Columns<'a, T> {
     start: *mut T,
     rows: usize,
@@ -338,6 +339,7 @@ pub struct Columns<'a, T> {
     first: usize,
     width: usize,
     block: usize,
+    run: usize,
     slice: PhantomData<&'a mut [T]>,
 }
 
@@ -345,7 +347,7 @@ pub struct Columns<'a, T> {
 unsafe impl<T: Send> Sync for Columns<'_, T> {}
 
 impl<'a, T> Columns<'a, T> {
-    /// Columns `first..first + width` of `matrix`, `[rows, stride]`, in blocks of `block`.
+    /// Columns `first..first + width` of `matrix`, `[rows, stride]`, in blocks of `block`, each over all rows.
     ///
     /// # Panics
     /// When the slice is too short, or the columns do not lie in a row.
@@ -374,25 +376,55 @@ impl<'a, T> Columns<'a, T> {
             first,
             width,
             block,
+            run: rows.max(1),
             slice: PhantomData,
         }
     }
+
+    /// The same in blocks of `run` rows (the last may have fewer); column blocks of the same rows follow each other.
+    ///
+    /// # Panics
+    /// When `run` is 0.
+    pub fn in_runs(mut self, run: usize) -> Self {
+        assert!(run > 0, "blocks of no rows");
+        self.run = run;
+        self
+    }
 }
 
-/// One block of columns: a short run in every row.
+/// One block of columns: a short run in every one of its rows.
 pub struct ColumnBlock<'p, T> {
     start: *mut T,
-    rows: usize,
     stride: usize,
-    /// The first column, counted from the first of all blocks.
-    pub first: usize,
-    /// How many columns.
-    pub width: usize,
+    first_row: usize,
+    rows: usize,
+    first: usize,
+    width: usize,
     part: PhantomData<&'p mut [T]>,
 }
 
 impl<T> ColumnBlock<'_, T> {
-    /// The block's run in `row`.
+    /// The first row.
+    pub fn first_row(&self) -> usize {
+        self.first_row
+    }
+
+    /// How many rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The first column, counted from the first of all blocks.
+    pub fn first(&self) -> usize {
+        self.first
+    }
+
+    /// How many columns.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The block's run in `row`, counted from its first.
     ///
     /// # Panics
     /// When there is no such row.
@@ -405,21 +437,25 @@ impl<T> ColumnBlock<'_, T> {
     }
 }
 
-// SAFETY: block `i` covers other columns than every other block.
+// SAFETY: block `i` covers other columns or other rows than every other block.
 unsafe impl<'a, T: Send> Parts for Columns<'a, T> {
     type Part = ColumnBlock<'a, T>;
 
     fn len(&self) -> usize {
-        self.width.div_ceil(self.block)
+        self.rows.div_ceil(self.run) * self.width.div_ceil(self.block)
     }
 
     unsafe fn part(&self, i: usize) -> ColumnBlock<'a, T> {
-        let first = i * self.block;
-        let start = self.start.wrapping_add(self.first + first);
+        let across = self.width.div_ceil(self.block);
+        let (first_row, first) = (i / across * self.run, i % across * self.block);
+        let start = self
+            .start
+            .wrapping_add(first_row * self.stride + self.first + first);
         ColumnBlock {
             start,
-            rows: self.rows,
             stride: self.stride,
+            first_row,
+            rows: self.run.min(self.rows - first_row),
             first,
             width: self.block.min(self.width - first),
             part: PhantomData,
@@ -484,23 +520,30 @@ mod tests {
         );
         assert!(a.iter().enumerate().all(|(i, &v)| v == i as u32 / 10));
         assert_eq!(b.iter().sum::<u32>(), 1003);
-        let mut m = vec![0u32; 4 * 50];
-        pool.each(Columns::new(&mut m, 4, 50, 3, 40, 7), |_, _, mut block| {
-            for r in 0..4 {
-                let first = block.first;
-                for (c, v) in block.row(r).iter_mut().enumerate() {
-                    *v += (1000 * r + first + c) as u32 + 1;
+        for run in [1, 2, 3, 4, 9] {
+            let mut m = vec![0u32; 4 * 50];
+            let parts = Columns::new(&mut m, 4, 50, 3, 40, 7).in_runs(run);
+            pool.each(parts, |_, _, mut block| {
+                for r in 0..block.rows() {
+                    let (row, first) = (block.first_row() + r, block.first());
+                    for (c, v) in block.row(r).iter_mut().enumerate() {
+                        *v += (1000 * row + first + c) as u32 + 1;
+                    }
                 }
-            }
-        });
-        for r in 0..4 {
-            for c in 0..50 {
-                let want = if (3..43).contains(&c) {
-                    1000 * r + c - 3 + 1
-                } else {
-                    0
-                };
-                assert_eq!(m[r * 50 + c], want as u32, "row {r} column {c}");
+            });
+            for r in 0..4 {
+                for c in 0..50 {
+                    let want = if (3..43).contains(&c) {
+                        1000 * r + c - 3 + 1
+                    } else {
+                        0
+                    };
+                    assert_eq!(
+                        m[r * 50 + c],
+                        want as u32,
+                        "row {r} column {c} in runs of {run}"
+                    );
+                }
             }
         }
     }
