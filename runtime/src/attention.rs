@@ -44,6 +44,17 @@ pub fn store_key(key: &[f32], cos_sin: &[f32], position: usize, keys: &mut [f32]
     }
 }
 
+/// What the rows of one call have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Query heads that share the KV head: rows of one token.
+    pub heads: usize,
+    /// Columns.
+    pub head_dim: usize,
+    /// What scores are multiplied with before the softmax.
+    pub scale: f32,
+}
+
 /// Runs `$tile::<R>` over all of `$rows`, with R the largest power of two that the rows and the registers of the
 /// level allow. A macro, since a closure is not compiled for the caller's level.
 macro_rules! in_tiles {
@@ -64,16 +75,16 @@ macro_rules! in_tiles {
 }
 
 leveled! {
-    /// Attends from `heads` query heads of each of some consecutive tokens to the positions of their KV head up to
+    /// Attends from the query heads of each of some consecutive tokens to the positions of their KV head up to
     /// and with the token's own.
     ///
     /// # Shapes
     /// `q`, `out`: `[tokens · heads, head_dim]`; `keys`: whole blocks of [`KEY_BLOCK`] positions; `values`:
     /// `[positions of the last token, head_dim]`; `scores`: `[tokens · heads, positions rounded up to a block]`.
     pub fn attend(
-        q: &[f32], heads: usize, keys: &[f32], values: &[f32], head_dim: usize, scale: f32, scores: &mut [f32],
-        out: &mut [f32],
+        shape: Shape, q: &[f32], keys: &[f32], values: &[f32], scores: &mut [f32], out: &mut [f32],
     ) {
+        let Shape { heads, head_dim, scale } = shape;
         let (rows, positions) = (q.len() / head_dim, values.len() / head_dim);
         let (tokens, stride) = (rows / heads, positions.next_multiple_of(KEY_BLOCK));
         assert!(
@@ -270,16 +281,12 @@ mod tests {
         let mut scores = vec![0f32; rows * positions.next_multiple_of(KEY_BLOCK)];
         let mut out = vec![0f32; rows * head_dim];
         let blocked = blocks(&keys, head_dim);
-        attend(
-            &q,
+        let shape = Shape {
             heads,
-            &blocked,
-            &values,
             head_dim,
             scale,
-            &mut scores,
-            &mut out,
-        );
+        };
+        attend(shape, &q, &blocked, &values, &mut scores, &mut out);
         Case {
             q,
             keys,
@@ -330,17 +337,20 @@ mod tests {
             case.keys[last] = f32::NAN;
             case.values[last] = f32::INFINITY;
             let width = heads * head_dim;
+            let shape = Shape {
+                heads,
+                head_dim,
+                scale: 0.5,
+            };
             let at = |t: usize, n: usize| {
                 let positions = positions - tokens + t + n;
                 let stride = positions.next_multiple_of(KEY_BLOCK);
                 let mut out = vec![0f32; n * width];
                 attend(
+                    shape,
                     &case.q[t * width..][..n * width],
-                    heads,
                     &blocks(&case.keys[..positions * head_dim], head_dim),
                     &case.values[..positions * head_dim],
-                    head_dim,
-                    0.5,
                     &mut vec![0f32; n * heads * stride],
                     &mut out,
                 );

@@ -612,13 +612,16 @@ impl<'a> Heads<'a> {
         }
         let positions = self.position + tokens.end;
         let stride = positions.next_multiple_of(KEY_BLOCK);
+        let shape = attention::Shape {
+            heads: group,
+            head_dim: hd,
+            scale: (1.0 / (hd as f64).sqrt()) as f32,
+        };
         attention::attend(
+            shape,
             q,
-            group,
             &keys[..stride * hd],
             &values[..positions * hd],
-            hd,
-            (1.0 / (hd as f64).sqrt()) as f32,
             &mut scores[..rows * stride],
             out,
         );
