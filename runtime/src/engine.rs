@@ -4,19 +4,18 @@
 //! token's position alone, and the ternary sums are exact, so logits are the same bits for every kernel, tile,
 //! thread count and batch.
 
-use crate::attention::{self, KEY_BLOCK, store_key, tokens_at_once};
+use crate::attention::{self, Heads, KEY_BLOCK};
 use crate::generate::{Decoder, DecoderError};
 use crate::head::Head;
 use crate::kernels::{Kernels, Origin};
 use crate::lanes;
-use crate::layers::{Block, BuildError, Cache, Products, RopeTable, Tap, gated, rotate};
+use crate::layers::{Block, BuildError, Cache, Products, RopeTable, Tap, gated};
 use crate::linear::{Linear, Workspace};
 use crate::model::{Model, ModelConfig, Norm};
-use crate::pool::{Columns, Pool, Rows};
+use crate::pool::{Pool, Rows};
 use bitnet_codegen::{Activations, KernelSpec};
 use std::collections::BTreeMap;
-use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Tokens of a prompt that go through the layers together.
 pub const BATCH: usize = 128;
@@ -106,7 +105,7 @@ struct Buffers {
     work: Workspace,
     /// For each worker a row as wide as the widest layer.
     spares: Vec<Mutex<Vec<f32>>>,
-    /// For each worker rotated queries, outputs and scores of the tokens and heads that attend together.
+    /// What attention needs of each worker.
     scores: Vec<Mutex<Vec<f32>>>,
     last: Vec<f32>,
     logits: Vec<f32>,
@@ -378,7 +377,6 @@ impl Buffers {
         let q = config.n_heads * hd;
         let qkv = q + 2 * config.n_kv_heads * hd;
         let widest = h.max(q).max(config.ffn);
-        let group = config.n_heads / config.n_kv_heads;
         let per_worker = |len: usize| {
             (0..pool.threads())
                 .map(|_| Mutex::new(vec![0f32; len]))
@@ -394,9 +392,7 @@ impl Buffers {
             acts: Activations::default(),
             work: Workspace::new(pool),
             spares: per_worker(widest),
-            scores: per_worker(
-                tokens_at_once(group) * group * (2 * hd + n_ctx.next_multiple_of(KEY_BLOCK)),
-            ),
+            scores: per_worker(attention::scratch_len(config, n_ctx)),
             last: Vec::new(),
             logits: Vec::new(),
         }
@@ -502,132 +498,6 @@ impl Layer<'_> {
         pool.each(Rows::new(&mut x[..m * h], h), |_, t, x| {
             lanes::add(x, &down[t * h..][..h])
         });
-    }
-}
-
-/// The shapes of attention over one batch.
-struct Heads<'a> {
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
-    position: usize,
-    n_ctx: usize,
-    cos_sin: &'a [f32],
-}
-
-impl<'a> Heads<'a> {
-    fn new(config: &ModelConfig, position: usize, n_ctx: usize, cos_sin: &'a [f32]) -> Self {
-        Self {
-            heads: config.n_heads,
-            kv_heads: config.n_kv_heads,
-            head_dim: config.head_dim,
-            position,
-            n_ctx,
-            cos_sin,
-        }
-    }
-
-    /// Width of a row of queries, keys and values.
-    fn qkv_width(&self) -> usize {
-        (self.heads + 2 * self.kv_heads) * self.head_dim
-    }
-
-    /// Appends the keys and values of `m` tokens to the cache and attends from every token to the positions
-    /// up to its own. `out`: `[m, heads · head_dim]`.
-    fn run(
-        &self,
-        pool: &Pool,
-        m: usize,
-        qkv: &[f32],
-        cache: &mut Cache,
-        scores: &[Mutex<Vec<f32>>],
-        out: &mut [f32],
-    ) {
-        let (room, out_width) = (
-            self.n_ctx.next_multiple_of(KEY_BLOCK) * self.head_dim,
-            self.heads / self.kv_heads * self.head_dim,
-        );
-        let (keys, values) = cache.get_mut();
-        let heads = (Rows::new(keys, room), Rows::new(values, room));
-        if m == 1 {
-            // One job for both: the head that a worker stores is the one that it reads.
-            pool.each(
-                (heads, Rows::new(out, out_width)),
-                |worker, kv, ((keys, values), out)| {
-                    self.store(0, kv, qkv, keys, values);
-                    let write = |_, row: &[f32]| out.copy_from_slice(row);
-                    self.attend(0..1, kv, qkv, (keys, values), &scores[worker], write);
-                },
-            );
-            return;
-        }
-        pool.each(heads, |_, kv, (keys, values)| {
-            (0..m).for_each(|t| self.store(t, kv, qkv, keys, values));
-        });
-        let (keys, values) = cache.get();
-        let width = self.heads * self.head_dim;
-        let run = tokens_at_once(self.heads / self.kv_heads);
-        let parts = Columns::new(out, m, width, 0, width, out_width).in_runs(run);
-        pool.each(parts, |worker, _, mut out| {
-            let kv = out.first() / out_width;
-            let head = (&keys[kv * room..][..room], &values[kv * room..][..room]);
-            let tokens = out.first_row()..out.first_row() + out.rows();
-            let write = |t: usize, row: &[f32]| out.row(t).copy_from_slice(row);
-            self.attend(tokens, kv, qkv, head, &scores[worker], write);
-        });
-    }
-
-    /// Appends the key and value of token `t` to the cache of KV head `kv`.
-    fn store(&self, t: usize, kv: usize, qkv: &[f32], keys: &mut [f32], values: &mut [f32]) {
-        let hd = self.head_dim;
-        let row = &qkv[t * self.qkv_width()..][..self.qkv_width()];
-        let key = &row[(self.heads + kv) * hd..][..hd];
-        let value = &row[(self.heads + self.kv_heads + kv) * hd..][..hd];
-        let position = self.position + t;
-        store_key(key, &self.cos_sin[t * hd..][..hd], position, keys);
-        values[position * hd..][..hd].copy_from_slice(value);
-    }
-
-    /// Attends from the query heads of `tokens` that share KV head `kv`; `write` gets each token's outputs,
-    /// `[heads that share it, head_dim]`, with its place among `tokens`.
-    fn attend(
-        &self,
-        tokens: Range<usize>,
-        kv: usize,
-        qkv: &[f32],
-        (keys, values): (&[f32], &[f32]),
-        spare: &Mutex<Vec<f32>>,
-        mut write: impl FnMut(usize, &[f32]),
-    ) {
-        let (hd, group) = (self.head_dim, self.heads / self.kv_heads);
-        let (width, rows) = (group * hd, tokens.len() * group);
-        let mut spare = spare.lock().unwrap_or_else(PoisonError::into_inner);
-        let (q, rest) = spare.split_at_mut(rows * hd);
-        let (out, scores) = rest.split_at_mut(rows * hd);
-        for (t, q) in tokens.clone().zip(q.chunks_exact_mut(width)) {
-            let first = t * self.qkv_width() + kv * width;
-            for (head, q) in qkv[first..].chunks_exact(hd).zip(q.chunks_exact_mut(hd)) {
-                rotate(head, &self.cos_sin[t * hd..][..hd], q);
-            }
-        }
-        let positions = self.position + tokens.end;
-        let stride = positions.next_multiple_of(KEY_BLOCK);
-        let shape = attention::Shape {
-            heads: group,
-            head_dim: hd,
-            scale: (1.0 / (hd as f64).sqrt()) as f32,
-        };
-        attention::attend(
-            shape,
-            q,
-            &keys[..stride * hd],
-            &values[..positions * hd],
-            &mut scores[..rows * stride],
-            out,
-        );
-        for (t, row) in out.chunks_exact(width).enumerate() {
-            write(t, row);
-        }
     }
 }
 

@@ -11,6 +11,10 @@
 //! The queries of some tokens and heads are rows that go over a block together, as many as registers hold: a key is
 //! then loaded once for all of them, and enough sums are under way to hide the time that an addition takes.
 
+mod batch;
+
+pub use batch::{Heads, scratch_len};
+
 use crate::lanes::{LANES, exp, leveled, tree};
 
 /// Positions of a block of keys, `[head_dim, KEY_BLOCK]`.
@@ -26,7 +30,7 @@ const VALUE_BLOCK: usize = 32;
 const ROWS: usize = 16;
 
 /// How many tokens attend together where `heads` query heads share a KV head.
-pub fn tokens_at_once(heads: usize) -> usize {
+fn tokens_at_once(heads: usize) -> usize {
     (ROWS / heads).max(1)
 }
 
