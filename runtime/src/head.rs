@@ -121,30 +121,23 @@ leveled! {
     /// Dot products of a run of rows with up to `TOKENS` tokens: `out[row · TOKENS + token]`.
     fn logits_of(dtype: FloatType, rows: &[u8], k: usize, x: &[f32], out: &mut [f32; ROWS * TOKENS]) {
         // One loop for each type: the constant decides what is inlined.
-        match dtype {
-            FloatType::F32 => dots::<LEVEL>(FloatType::F32, rows, k, x, out),
-            FloatType::F16 => dots::<LEVEL>(FloatType::F16, rows, k, x, out),
-            FloatType::BF16 => dots::<LEVEL>(FloatType::BF16, rows, k, x, out),
-            FloatType::Q8_0 => dots::<LEVEL>(FloatType::Q8_0, rows, k, x, out),
-            FloatType::Q4_0 => dots::<LEVEL>(FloatType::Q4_0, rows, k, x, out),
-            FloatType::Q6K => dots::<LEVEL>(FloatType::Q6K, rows, k, x, out),
-            other => dots::<LEVEL>(other, rows, k, x, out),
+        macro_rules! of {
+            ($($dtype:ident)*) => {
+                match dtype {
+                    $(FloatType::$dtype => dots::<LEVEL>(FloatType::$dtype, rows, k, x, out),)*
+                }
+            };
         }
+        of!(F32 F16 BF16 Q8_0 Q6K Q4_0 Q4_1 Q5_0 Q5_1 Q2K Q3K Q4K Q5K IQ4NL IQ4XS)
     }
 }
 
-/// Decodes whole blocks. Not a function pointer or a closure: those are not compiled for the caller's level.
+/// Decodes whole blocks. Not a function pointer: those are not compiled for the caller's level.
 #[inline(always)]
 fn decode<const LEVEL: u8>(dtype: FloatType, bytes: &[u8], out: &mut [f32]) {
     match dtype {
-        FloatType::F32 => f32_block(bytes, out),
-        FloatType::F16 => f16_block::<LEVEL>(bytes, out),
-        FloatType::BF16 => bf16_block(bytes, out),
-        FloatType::Q8_0 => q8_0_block(bytes, out),
-        FloatType::Q4_0 => q4_0_block(bytes, out),
-        FloatType::Q6K => q6_k_block(bytes, out),
-        // No tool writes heads in these unless asked to.
-        other => other.decode(bytes, out),
+        FloatType::F16 => f16_run::<LEVEL>(bytes, out),
+        other => other.decode_runs(bytes, out),
     }
 }
 
@@ -226,33 +219,9 @@ fn dot_row<const LEVEL: u8, const RUN: usize>(dtype: FloatType, row: &[u8], x: &
     tree(lanes)
 }
 
+/// Halves by the CPU's own conversion from [`crate::lanes::Level::Avx2`] on: as exact as by integers.
 #[inline(always)]
-fn f32_block(bytes: &[u8], out: &mut [f32]) {
-    for (o, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
-        *o = f32::from_le_bytes(*b);
-    }
-}
-
-/// IEEE half to single without branches, so that it vectorises on any CPU: each of the three cases is computed.
-#[inline(always)]
-fn half_to_f32(h: u16) -> f32 {
-    let (sign, rest) = ((h as u32 & 0x8000) << 16, h as u32 & 0x7fff);
-    let normal = (rest << 13) + (112 << 23);
-    let subnormal = (rest as i32 as f32 * (1.0 / (1 << 24) as f32)).to_bits();
-    let special = (rest << 13) | 0x7f80_0000;
-    let bits = if rest < 0x0400 { subnormal } else { normal };
-    let bits = if rest >= 0x7c00 { special } else { bits };
-    f32::from_bits(bits | sign)
-}
-
-#[inline(always)]
-fn half_at(bytes: &[u8], at: usize) -> f32 {
-    half_to_f32(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
-}
-
-/// Halves by the CPU's own conversion from [`crate::lanes::Level::Avx2`] on: exact, like [`half_to_f32`].
-#[inline(always)]
-fn f16_block<const LEVEL: u8>(bytes: &[u8], out: &mut [f32]) {
+fn f16_run<const LEVEL: u8>(bytes: &[u8], out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if LEVEL > 0 {
         use std::arch::x86_64::{_mm_loadu_si128, _mm256_cvtph_ps, _mm256_storeu_ps};
@@ -266,89 +235,10 @@ fn f16_block<const LEVEL: u8>(bytes: &[u8], out: &mut [f32]) {
             // SAFETY: eight writable floats, in any alignment.
             unsafe { _mm256_storeu_ps(o.as_mut_ptr(), values) };
         }
-        halves_by_integer(rest, tail);
+        FloatType::F16.decode_runs(rest, tail);
         return;
     }
-    halves_by_integer(bytes, out);
-}
-
-#[inline(always)]
-fn halves_by_integer(bytes: &[u8], out: &mut [f32]) {
-    for (o, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-        *o = half_to_f32(u16::from_le_bytes(*b));
-    }
-}
-
-#[inline(always)]
-fn bf16_block(bytes: &[u8], out: &mut [f32]) {
-    for (o, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-        *o = f32::from_bits((u16::from_le_bytes(*b) as u32) << 16);
-    }
-}
-
-#[inline(always)]
-fn q8_0_block(bytes: &[u8], out: &mut [f32]) {
-    for (o, b) in out
-        .as_chunks_mut::<32>()
-        .0
-        .iter_mut()
-        .zip(bytes.as_chunks::<34>().0)
-    {
-        let d = half_at(b, 0);
-        for i in 0..32 {
-            o[i] = d * (b[2 + i] as i8) as f32;
-        }
-    }
-}
-
-#[inline(always)]
-fn q4_0_block(bytes: &[u8], out: &mut [f32]) {
-    for (o, b) in out
-        .as_chunks_mut::<32>()
-        .0
-        .iter_mut()
-        .zip(bytes.as_chunks::<18>().0)
-    {
-        let d = half_at(b, 0);
-        // Without this, LLVM runs 16 blocks at once with gathers, which is five times slower.
-        let b = std::hint::black_box(b);
-        let mut codes = [0i8; 32];
-        for i in 0..16 {
-            codes[i] = (b[2 + i] & 15) as i8 - 8;
-        }
-        for i in 0..16 {
-            codes[16 + i] = (b[2 + i] >> 4) as i8 - 8;
-        }
-        for i in 0..32 {
-            o[i] = d * codes[i] as f32;
-        }
-    }
-}
-
-#[inline(always)]
-fn q6_k_block(bytes: &[u8], out: &mut [f32]) {
-    for (o, b) in out
-        .as_chunks_mut::<256>()
-        .0
-        .iter_mut()
-        .zip(bytes.as_chunks::<210>().0)
-    {
-        let d = half_at(b, 208);
-        for half in 0..2 {
-            for j in 0..4 {
-                for part in 0..2 {
-                    let scale = d * (b[192 + 8 * half + 2 * j + part] as i8) as f32;
-                    for i in 0..16 {
-                        let l = 16 * part + i;
-                        let low = b[64 * half + 32 * (j & 1) + l] >> (4 * (j >> 1));
-                        let high = b[128 + 32 * half + l] >> (2 * j);
-                        let q = (low & 15) | (high & 3) << 4;
-                        o[128 * half + 32 * j + l] = scale * (q as i32 - 32) as f32;
-                    }
-                }
-            }
-        }
-    }
+    FloatType::F16.decode_runs(bytes, out);
 }
 
 #[cfg(test)]
@@ -397,17 +287,6 @@ mod tests {
             }
         }
         bytes
-    }
-
-    #[test]
-    fn every_half_is_converted_exactly() {
-        for h in 0..=u16::MAX {
-            let (got, want) = (half_to_f32(h), half::f16::from_bits(h).to_f32());
-            assert!(
-                got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(),
-                "{h:#06x}: {got}, not {want}"
-            );
-        }
     }
 
     #[test]
