@@ -54,3 +54,12 @@ fn a_prompt_may_start_with_a_dash() {
         );
     }
 }
+
+/// Without a prompt the model begins by itself; a prompt that is given and empty is a mistake.
+#[test]
+fn generate_needs_no_prompt() {
+    let (code, text) = run(&["generate", "-n", "8", "--temp", "0"]);
+    assert_eq!(code, Some(0));
+    assert!(text.trim().len() > 8, "{text:?}");
+    assert_eq!(run(&["generate", "-p", "", "-n", "8"]).0, Some(1));
+}

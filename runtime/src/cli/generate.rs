@@ -19,7 +19,7 @@ pub struct Options {
     run: RunArgs,
     #[command(flatten)]
     sample: SampleArgs,
-    /// The text to continue.
+    /// The text to continue (nothing but the model's begin-of-text token, unless given).
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<OsString>,
     /// A file with the text to continue.
@@ -41,14 +41,16 @@ pub struct Options {
 /// # Errors
 /// Whatever stands between the prompt and the text.
 pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
-    let prompt = match (&options.prompt, &options.file) {
-        (Some(text), _) => utf8_argument("the prompt (-p)", text.clone())?,
-        (None, Some(path)) => utf8_file(path)?,
-        (None, None) => bail!("no prompt: give one with -p TEXT or -f FILE"),
+    let given = match (&options.prompt, &options.file) {
+        (Some(text), _) => Some(utf8_argument("the prompt (-p)", text.clone())?),
+        (None, Some(path)) => Some(utf8_file(path)?),
+        (None, None) => None,
     };
-    if prompt.is_empty() {
+    // Somebody who gives a text and has none is told; who gives none gets what the model begins with.
+    if given.as_deref() == Some("") {
         bail!(GenerateError::EmptyPrompt);
     }
+    let prompt = given.unwrap_or_default();
     let setup = options.model.setup_to_run(&options.run)?;
     let model = setup.open_model()?;
     let tokenizer = setup.tokenizer(&model)?;
