@@ -213,7 +213,6 @@ fn requests_that_cannot_be_met_are_refused_before_the_answer() {
     for (args, words) in [
         (&["generate", "-p", ""][..], &["prompt is empty"][..]),
         (&["generate", "-f", &empty], &["prompt is empty"]),
-        (&["generate"], &["-p TEXT"]),
         (&["generate", "-f", &missing], &["missing", "No such file"]),
         (&["generate", "-f", &folder], &["directory"]),
         (&["generate", "-p", &long], &["context holds"]),
