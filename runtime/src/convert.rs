@@ -12,10 +12,9 @@ use thiserror::Error;
 use crate::format::dtype::TernaryType;
 use crate::format::float::FloatType;
 use crate::format::ternary::{RowOrder, pack};
+use crate::format::{FloatTensor, Model, TokenizerSource};
 use crate::format::{GgufWriter, LoadError, WriteError, vocab};
-use crate::model::{
-    Architecture, FloatTensor, Model, ModelConfig, Norm, Role, TensorId, TokenizerSource,
-};
+use crate::graph::{Architecture, ModelConfig, Norm, Role, TensorId};
 use crate::tokenizer::{GgufVocab, TokenType, TokenizerError};
 
 /// Why a model was not converted. No part of the output is left behind.

@@ -1,7 +1,7 @@
 //! The demo model: a small trained ternary model inside the binary, used in place.
 
+use crate::format::Model;
 use crate::format::{self, LoadError, OpenOptions};
-use crate::model::Model;
 
 /// Keeps the file's bytes on a cache line, as a mapped file would be.
 #[repr(C, align(64))]

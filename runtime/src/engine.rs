@@ -4,15 +4,20 @@
 //! token's position alone, and the ternary sums are exact, so logits are the same bits for every kernel, tile,
 //! thread count and batch.
 
-use crate::attention::{self, Heads, KEY_BLOCK};
+use crate::format::Model;
 use crate::generate::{Decoder, DecoderError};
-use crate::head::Head;
-use crate::kernels::{Kernels, Origin};
+use crate::graph::{ModelConfig, Norm};
 use crate::lanes;
-use crate::layers::{Block, BuildError, Cache, Products, RopeTable, Tap, gated};
-use crate::linear::{Linear, Workspace};
-use crate::model::{Model, ModelConfig, Norm};
+use crate::network::block::{Block, gated};
+use crate::network::head::Head;
+use crate::network::kernels::{Kernels, Origin};
+use crate::network::linear::{Linear, Workspace};
+use crate::network::product::{BuildError, Products, Tap};
+use crate::network::rope::RopeTable;
 use crate::pool::{Pool, Rows};
+use crate::sequence::KvCache;
+use crate::step::attend::KEY_BLOCK;
+use crate::step::attention::{self, Heads};
 use bitnet_codegen::{Activations, KernelSpec};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -119,7 +124,7 @@ pub struct Engine {
     output_norm: Vec<f32>,
     head: Head,
     rope: RopeTable,
-    caches: Vec<Cache>,
+    caches: Vec<KvCache>,
     used: BTreeMap<(usize, usize, usize), (KernelSpec, Origin)>,
     n_ctx: usize,
     batch: usize,
@@ -161,7 +166,7 @@ impl Engine {
         };
         let elements = elements.ok_or_else(memory)?;
         let caches = (0..config.n_layers)
-            .map(|_| Cache::new(elements).ok_or_else(memory))
+            .map(|_| KvCache::new(elements).ok_or_else(memory))
             .collect::<Result<Vec<_>, _>>()?;
         let blocks = (0..config.n_layers)
             .map(|layer| Block::new(&pool, &model, kernels, layer))
@@ -412,7 +417,7 @@ struct Layer<'a> {
 }
 
 impl Layer<'_> {
-    fn attention(&mut self, cache: &mut Cache) {
+    fn attention(&mut self, cache: &mut KvCache) {
         let (config, block, pool, m) = (self.config, self.block, self.pool, self.m);
         let (h, eps) = (config.hidden, config.norm_eps);
         let Buffers {

@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::format::ternary::{Packing, RowOrder, TernarySource};
-use crate::model::{Model, TensorId, TokenizerSource};
+use crate::format::{Model, TokenizerSource};
+use crate::graph::TensorId;
 
 /// Everything `inspect` shows; serialises to its JSON.
 #[derive(Clone, Debug, Serialize)]

@@ -2,9 +2,9 @@
 
 use crate::demo;
 use crate::engine::{Engine, EngineError, EngineOptions};
+use crate::format::Model;
 use crate::format::{self, LoadError, OpenOptions};
-use crate::kernels::Kernels;
-use crate::model::Model;
+use crate::network::kernels::Kernels;
 use crate::pool::{Pool, PoolError};
 use crate::profile::{self, Found};
 use crate::tokenizer::{Tokenizer, TokenizerError};

@@ -5,8 +5,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bitnet_runtime::format::Model;
 use bitnet_runtime::format::{LoadError, OpenOptions, open, open_bytes};
-use bitnet_runtime::model::Model;
 
 struct Counting;
 

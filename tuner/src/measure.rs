@@ -11,7 +11,7 @@ use bitnet_codegen::{
     Activations, Features, Kernel, KernelError, KernelSet, KernelSpec, Problem, TernaryMatrix,
     oracle, plan,
 };
-use bitnet_runtime::linear::{Linear, Workspace, same_for_all};
+use bitnet_runtime::network::linear::{Linear, Workspace, same_for_all};
 use bitnet_runtime::pool::{Pool, Rows};
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The products of a model: the shapes of its ternary layers as the engine stacks them.
 
-use bitnet_runtime::model::{ModelConfig, Role};
+use bitnet_runtime::graph::{ModelConfig, Role};
 use bitnet_runtime::synth::Shape;
 
 /// The distinct (N, K) of a model's layers, largest first, and the weights of one layer stack.

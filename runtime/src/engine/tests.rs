@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::format::{self, OpenOptions};
-use crate::kernels::default_spec;
-use crate::model::{Role, TensorId};
+use crate::graph::{Role, TensorId};
+use crate::network::kernels::default_spec;
 use crate::profile::Profile;
 use bitnet_codegen::backend;
 use bitnet_codegen::variant::VARIANTS;

@@ -9,7 +9,9 @@ use super::error::{LoadErrorKind, bad, unsupported};
 use super::float::FloatType;
 use super::store::{TensorInfo, TensorStore};
 use super::ternary::{Packing, Ternarise, TernarySource, looks_ternary};
-use crate::model::{Model, ModelConfig, Norm, Role, TensorId, TokenizerHome};
+use crate::format::Model;
+use crate::format::model::TokenizerHome;
+use crate::graph::{ModelConfig, Norm, Role, TensorId};
 
 /// A model under construction.
 pub(super) struct Assembly {

@@ -11,7 +11,9 @@ use super::metadata::Metadata;
 use super::store::{TensorInfo, TensorStore};
 use super::ternary::{Packing, RowOrder, Ternarise, TernarySource};
 use super::{OpenOptions, source};
-use crate::model::{Architecture, Model, ModelConfig, Norm, Role, Rope, TensorId, TokenizerHome};
+use crate::format::Model;
+use crate::format::model::TokenizerHome;
+use crate::graph::{Architecture, ModelConfig, Norm, Role, Rope, TensorId};
 
 /// Opens a whole GGUF file.
 pub(super) fn open(source: source::Source, options: &OpenOptions) -> Result<Model, LoadErrorKind> {

@@ -11,7 +11,9 @@ use super::hf_config::{Config, Weights};
 use super::source::Source;
 use super::ternary::{Packing, RowOrder, Ternarise, TernarySource};
 use super::{OpenOptions, safetensors};
-use crate::model::{Architecture, Model, Norm, Role, TensorId, TokenizerHome};
+use crate::format::Model;
+use crate::format::model::TokenizerHome;
+use crate::graph::{Architecture, Norm, Role, TensorId};
 
 /// Reads a JSON file of the folder; `None` when it is not there.
 pub(super) fn read_json<T: DeserializeOwned>(

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::assemble::ConfigCheck;
 use super::error::{LoadErrorKind, bad, unsupported};
 use super::store::TensorStore;
-use crate::model::{Activation, Architecture, ModelConfig, Rope};
+use crate::graph::{Activation, Architecture, ModelConfig, Rope};
 
 /// The fields of `config.json` that are used. Others are skipped without being kept.
 #[derive(Deserialize)]

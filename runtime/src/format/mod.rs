@@ -6,8 +6,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::model::Model;
-
 mod assemble;
 pub mod dtype;
 mod error;
@@ -18,6 +16,7 @@ mod hf;
 mod hf_config;
 mod map;
 pub mod metadata;
+pub mod model;
 mod safetensors;
 mod source;
 pub mod store;
@@ -27,6 +26,7 @@ mod write;
 
 pub use error::{LoadError, LoadErrorKind};
 use map::Blob;
+pub use model::{FloatTensor, Model, TokenizerSource};
 use source::Source;
 pub use ternary::{TileConfig, TileError, Tiles};
 pub use write::{GgufFile, GgufWriter, WriteError};

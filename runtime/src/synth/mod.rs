@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::format::dtype::TernaryType;
 use crate::format::float::FloatType;
 use crate::format::{GgufWriter, WriteError};
-use crate::model::{Architecture, Role};
+use crate::graph::{Architecture, Role};
 
 mod shapes;
 mod words;

@@ -1,6 +1,6 @@
 //! The shapes of the published ternary models.
 
-use crate::model::Architecture;
+use crate::graph::Architecture;
 
 /// Everything that decides the size of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]

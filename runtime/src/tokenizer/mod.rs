@@ -25,7 +25,7 @@ pub use folder::FolderConfig;
 pub use pre::{PRE_TOKENIZERS, PreTokenizer};
 pub use vocab::{GgufVocab, TokenType};
 
-use crate::model::{Model, TokenizerSource};
+use crate::format::{Model, TokenizerSource};
 use crate::small_file::{self, MAX_TEXT_BYTES};
 use bpe::Bpe;
 use json::{Spelling, TokenizerJson};

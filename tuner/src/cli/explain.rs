@@ -2,7 +2,7 @@
 
 use super::dimension;
 use anyhow::{Context as _, Result, bail};
-use bitnet_runtime::cli::terminal::Terminal;
+use bitnet_cli::terminal::Terminal;
 use bitnet_runtime::profile::{self, Entry, MBucket, Profile, ProfileError};
 use clap::Args;
 use serde::Serialize;

@@ -3,7 +3,7 @@
 use super::thread_counts;
 use crate::host::{Host, Measured};
 use anyhow::Result;
-use bitnet_runtime::cli::terminal::Terminal;
+use bitnet_cli::terminal::Terminal;
 use serde::Serialize;
 
 /// The document of `host --json`.

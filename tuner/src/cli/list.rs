@@ -2,12 +2,12 @@
 
 use super::Shape;
 use anyhow::Result;
+use bitnet_cli::terminal::Terminal;
 use bitnet_codegen::backend;
 use bitnet_codegen::program::Checked;
 use bitnet_codegen::space;
 use bitnet_codegen::variant::{self, VARIANTS};
 use bitnet_codegen::{Features, Isa, KernelSpec};
-use bitnet_runtime::cli::terminal::Terminal;
 use clap::Args;
 use serde::Serialize;
 

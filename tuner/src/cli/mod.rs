@@ -10,9 +10,9 @@ mod tune;
 
 use crate::host::Host;
 use anyhow::{Result, bail};
+use bitnet_cli::terminal::{Terminal, exit_code, on_ctrl_c};
+use bitnet_cli::thread_count;
 use bitnet_codegen::Problem;
-use bitnet_runtime::cli::terminal::{Terminal, exit_code, on_ctrl_c};
-use bitnet_runtime::cli::thread_count;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -76,7 +76,7 @@ pub enum Packing {
 /// The recipe for one projection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TernarySource {
-    /// Index into [`crate::model::Model::tensors`].
+    /// Index into [`crate::format::Model::tensors`].
     pub tensor: usize,
     /// Rows.
     pub n: usize,

@@ -4,7 +4,7 @@ use super::*;
 use crate::format::dtype::TernaryType;
 use crate::format::metadata::ValueType;
 use crate::format::tests::micro::{Micro, Parts};
-use crate::model::Architecture;
+use crate::graph::Architecture;
 
 fn parts() -> Parts {
     Micro::new(Architecture::BitnetB158).gguf(TernaryType::I2S, |_, _| None)

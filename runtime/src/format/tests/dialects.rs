@@ -5,7 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::format::dtype::TernaryType;
 use crate::format::tests::micro::{Micro, Parts};
-use crate::model::{Architecture, Norm};
+use crate::graph::{Architecture, Norm};
 
 fn tiles(kind: TernaryType) -> impl Fn(usize, usize) -> Option<Tiles> {
     move |_, _| match kind {

@@ -6,7 +6,7 @@ use super::*;
 use crate::format::dtype::TernaryType;
 use crate::format::tests::bad_gguf::use_all;
 use crate::format::tests::micro::Micro;
-use crate::model::Architecture;
+use crate::graph::Architecture;
 
 /// A change at a relative place: numbers of the sizes that headers hold, or bytes moved about.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use crate::format::dtype::TernaryType;
 use crate::format::float::FloatType;
 use crate::format::metadata::ValueType;
 use crate::format::ternary::{RowOrder, Tiles, pack};
-use crate::model::{Architecture, Norm, Role, TensorId};
+use crate::graph::{Architecture, Norm, Role, TensorId};
 
 /// Sizes and weights.
 #[derive(Clone)]

@@ -9,7 +9,7 @@ pub(crate) mod micro;
 use std::path::PathBuf;
 
 use super::*;
-use crate::model::{Norm, Role, TensorId};
+use crate::graph::{Norm, Role, TensorId};
 
 /// A file of `tests/data`.
 pub(crate) fn data(name: &str) -> PathBuf {

@@ -2,9 +2,9 @@
 
 use super::terminal::Terminal;
 use super::{ModelArgs, RunArgs, STOP};
-use crate::perplexity::{PerplexityParams, perplexity};
-use crate::tokenizer::{Specials, utf8_file};
 use anyhow::{Result, bail};
+use bitnet_runtime::perplexity::{PerplexityParams, perplexity};
+use bitnet_runtime::tokenizer::{Specials, utf8_file};
 use clap::Args;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;

@@ -11,10 +11,6 @@
 //! The queries of some tokens and heads are rows that go over a block together, as many as registers hold: a key is
 //! then loaded once for all of them, and enough sums are under way to hide the time that an addition takes.
 
-mod batch;
-
-pub use batch::{Heads, scratch_len};
-
 use crate::lanes::{LANES, exp, leveled, tree};
 
 /// Positions of a block of keys, `[head_dim, KEY_BLOCK]`.
@@ -30,12 +26,12 @@ const VALUE_BLOCK: usize = 32;
 const ROWS: usize = 16;
 
 /// How many tokens attend together where `heads` query heads share a KV head.
-fn tokens_at_once(heads: usize) -> usize {
+pub fn tokens_at_once(heads: usize) -> usize {
     (ROWS / heads).max(1)
 }
 
 /// Rotates a key by the angles of its position and puts it into its column of `keys`, `[n_ctx / KEY_BLOCK,
-/// head_dim, KEY_BLOCK]`. `cos_sin`: as [`crate::layers::RopeTable::fill`] writes it.
+/// head_dim, KEY_BLOCK]`. `cos_sin`: as [`crate::network::rope::RopeTable::fill`] writes it.
 pub fn store_key(key: &[f32], cos_sin: &[f32], position: usize, keys: &mut [f32]) {
     let half = key.len() / 2;
     let block = &mut keys[position / KEY_BLOCK * KEY_BLOCK * key.len()..][..KEY_BLOCK * key.len()];
@@ -236,7 +232,7 @@ mod tests {
     use super::*;
     use crate::lanes::tests::noise;
     use crate::lanes::{Level, cap};
-    use crate::layers::rotate;
+    use crate::network::rope::rotate;
 
     /// `[positions, head_dim]` in blocks; what no position fills is NaN, which must not matter.
     fn blocks(keys: &[f32], head_dim: usize) -> Vec<f32> {

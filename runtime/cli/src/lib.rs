@@ -8,13 +8,13 @@ mod perplexity;
 mod synth;
 pub mod terminal;
 
-use crate::engine::EngineOptions;
-use crate::format::ternary::TileConfig;
-use crate::format::{I2sBlock, OpenOptions};
-use crate::sample::SamplerParams;
-use crate::setup::Setup;
 use anyhow::{Context as _, Result};
 use bitnet_codegen::KernelSpec;
+use bitnet_runtime::engine::EngineOptions;
+use bitnet_runtime::format::ternary::TileConfig;
+use bitnet_runtime::format::{I2sBlock, OpenOptions};
+use bitnet_runtime::sample::SamplerParams;
+use bitnet_runtime::setup::Setup;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -168,7 +168,7 @@ impl ReadArgs {
         options.i2s_block =
             I2sBlock::from_codes(self.i2s_block).context("checked by the parser")?;
         if let Some(path) = &self.tl_config {
-            let text = crate::tokenizer::utf8_file(path)?;
+            let text = bitnet_runtime::tokenizer::utf8_file(path)?;
             options.tiles = TileConfig::parse(&text).with_context(|| path.display().to_string())?;
         }
         Ok(options)

@@ -3,11 +3,11 @@
 
 use super::terminal::Terminal;
 use super::{ModelArgs, RunArgs, STOP, thread_count};
-use crate::engine::{Engine, EngineOptions};
-use crate::generate::Decoder;
-use crate::profile::{HostRecord, M_BUCKETS, MBucket, State};
-use crate::setup::{Ready, default_threads};
 use anyhow::{Context as _, Result, bail};
+use bitnet_runtime::engine::{Engine, EngineOptions};
+use bitnet_runtime::generate::Decoder;
+use bitnet_runtime::profile::{HostRecord, M_BUCKETS, MBucket, State};
+use bitnet_runtime::setup::{Ready, default_threads};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -225,7 +225,7 @@ fn row(ready: &Ready, model: &str, test: &str, count: usize, threads: usize, spe
     let bucket = if test == "tg" {
         0
     } else {
-        MBucket::of(count.min(crate::engine::BATCH)).index()
+        MBucket::of(count.min(bitnet_runtime::engine::BATCH)).index()
     };
     let kernels = engine
         .kernels()
@@ -257,7 +257,7 @@ fn row(ready: &Ready, model: &str, test: &str, count: usize, threads: usize, spe
         kernels,
         head: format!("{:?}", engine.head().dtype()),
         model: model.to_owned(),
-        host: crate::profile::cpu_name(),
+        host: bitnet_runtime::profile::cpu_name(),
     }
 }
 
@@ -299,7 +299,7 @@ fn markdown(rows: &[Row]) -> String {
         let s = r.tokens_per_s;
         let memory = r
             .peak_rss_bytes
-            .map_or("-".into(), crate::inspect::human_bytes);
+            .map_or("-".into(), bitnet_runtime::inspect::human_bytes);
         out += &format!(
             "| {} | {} | {} | {:.2} ({:.2} to {:.2}) | {} | {:.1} | {} | {memory} |\n",
             r.model,

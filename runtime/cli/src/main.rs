@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    bitnet_runtime::cli::main()
+    bitnet_cli::main()
 }

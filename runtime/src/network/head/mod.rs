@@ -8,10 +8,10 @@
 //! and is decoded a block at a time in the first cache. Each logit is one dot product of the decoded row in the
 //! fixed order of [`crate::lanes`], whatever the type, the threads and the number of tokens.
 
+use crate::format::Model;
 use crate::format::float::FloatType;
 use crate::lanes::{LANES, dot_into, leveled, tree};
 use crate::memory::HugeBytes;
-use crate::model::Model;
 use crate::pool::{Columns, Pool, Rows};
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! What both binaries do at the terminal: results to stdout, notes to stderr, one line and an exit code for errors.
 
-use crate::new_file::remove_unfinished;
-use crate::profile::Found;
 use anyhow::{Context as _, Result};
+use bitnet_runtime::new_file::remove_unfinished;
+use bitnet_runtime::profile::Found;
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;

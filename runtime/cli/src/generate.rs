@@ -2,10 +2,10 @@
 
 use super::terminal::Terminal;
 use super::{ModelArgs, RunArgs, STOP, SampleArgs};
-use crate::generate::{Finish, GenerateError, GenerateParams, Session};
-use crate::sample::Sampler;
-use crate::tokenizer::{utf8_argument, utf8_file};
 use anyhow::{Result, bail};
+use bitnet_runtime::generate::{Finish, GenerateError, GenerateParams, Session};
+use bitnet_runtime::sample::Sampler;
+use bitnet_runtime::tokenizer::{utf8_argument, utf8_file};
 use clap::Args;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -66,7 +66,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
         options.sample.params(),
         tokenizer
             .n_vocab()
-            .max(crate::generate::Decoder::n_vocab(&ready.engine)),
+            .max(bitnet_runtime::generate::Decoder::n_vocab(&ready.engine)),
     )?;
     let params = GenerateParams {
         ignore_stops: options.ignore_eos,

@@ -2,11 +2,13 @@
 
 use super::terminal::Terminal;
 use super::{ModelArgs, RunArgs, STOP, SampleArgs};
-use crate::chat::{ChatTemplate, Conversation, Role};
-use crate::generate::{Decoder as _, Finish, GenerateError, GenerateParams, Generated, Session};
-use crate::sample::Sampler;
-use crate::tokenizer::Tokenizer;
 use anyhow::Result;
+use bitnet_runtime::chat::{ChatTemplate, Conversation, Role};
+use bitnet_runtime::generate::{
+    Decoder as _, Finish, GenerateError, GenerateParams, Generated, Session,
+};
+use bitnet_runtime::sample::Sampler;
+use bitnet_runtime::tokenizer::Tokenizer;
 use clap::Args;
 use serde::Serialize;
 use std::io::{self, BufRead, IsTerminal};
@@ -117,7 +119,7 @@ struct Chat<'a> {
 impl Chat<'_> {
     fn turn(
         &mut self,
-        session: &mut Session<'_, crate::engine::Engine>,
+        session: &mut Session<'_, bitnet_runtime::engine::Engine>,
         question: &str,
     ) -> Result<()> {
         STOP.store(false, Ordering::Relaxed);

@@ -2,11 +2,11 @@
 
 use super::terminal::Terminal;
 use super::{ReadArgs, STOP, positive};
-use crate::convert;
-use crate::format;
-use crate::inspect::human_bytes;
-use crate::synth::{self, SHAPES, Shape};
 use anyhow::Result;
+use bitnet_runtime::convert;
+use bitnet_runtime::format;
+use bitnet_runtime::inspect::human_bytes;
+use bitnet_runtime::synth::{self, SHAPES, Shape};
 use clap::Args;
 use serde::Serialize;
 use std::path::{Path, PathBuf};

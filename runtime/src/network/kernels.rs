@@ -4,7 +4,7 @@
 //! Kernels are emitted once for each spec and K. A profile may name another panel for every bucket of token
 //! counts; each panel is a copy of the weights, so no layer gets more than [`MAX_PACKINGS`].
 
-use crate::linear::{BUCKETS, ByBucket};
+use crate::network::linear::{BUCKETS, ByBucket};
 use crate::profile::{M_BUCKETS, Match, Profile};
 use bitnet_codegen::variant::{VARIANTS, Variant};
 use bitnet_codegen::{Features, Isa, Kernel, KernelError, KernelSet, KernelSpec, plan};

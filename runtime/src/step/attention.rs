@@ -1,10 +1,11 @@
 //! [`Heads`]: attention of one batch: the cache grows by its keys and values, and jobs of some tokens and one KV head
 //! are handed to the pool.
 
-use super::{KEY_BLOCK, Shape, attend, store_key, tokens_at_once};
-use crate::layers::{Cache, rotate};
-use crate::model::ModelConfig;
+use super::attend::{KEY_BLOCK, Shape, attend, store_key, tokens_at_once};
+use crate::graph::ModelConfig;
+use crate::network::rope::rotate;
 use crate::pool::{Columns, Pool, Rows};
+use crate::sequence::KvCache;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -50,7 +51,7 @@ impl<'a> Heads<'a> {
         pool: &Pool,
         m: usize,
         qkv: &[f32],
-        cache: &mut Cache,
+        cache: &mut KvCache,
         scores: &[Mutex<Vec<f32>>],
         out: &mut [f32],
     ) {

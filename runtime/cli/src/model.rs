@@ -2,12 +2,12 @@
 
 use super::terminal::Terminal;
 use super::{ModelArgs, RunArgs, STOP};
-use crate::engine::BATCH;
-use crate::generate::Decoder as _;
-use crate::inspect;
-use crate::new_file::NewFile;
-use crate::tokenizer::{Specials, utf8_argument};
 use anyhow::{Context as _, Result, bail};
+use bitnet_runtime::engine::BATCH;
+use bitnet_runtime::generate::Decoder as _;
+use bitnet_runtime::inspect;
+use bitnet_runtime::new_file::NewFile;
+use bitnet_runtime::tokenizer::{Specials, utf8_argument};
 use clap::Args;
 use serde::Serialize;
 use std::ffi::OsString;

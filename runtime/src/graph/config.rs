@@ -1,0 +1,235 @@
+//! What a model computes, as data: sizes, norms, activation, rotary embedding, and the names of its weights by role.
+//!
+//! Nothing here knows a file or a kernel: readers fill a [`ModelConfig`], the network builds from it.
+
+use std::fmt;
+
+/// The graph a file asks for. Differences that matter to arithmetic are fields of
+/// [`ModelConfig`]; this name is for people and for writing files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Architecture {
+    /// microsoft/bitnet-b1.58-2B-4T: sub-norms, ReLU², tied.
+    BitnetB158,
+    /// The first upload of the same model: the same graph, a separate head.
+    Bitnet25,
+    /// 1bitLLM: sub-norms, SiLU.
+    Bitnet,
+    /// Llama with ternary projections (Llama3-8B-1.58, Falcon3, Falcon-E): no sub-norms, SiLU.
+    Llama,
+}
+
+impl Architecture {
+    /// Every architecture that can be loaded.
+    pub const ALL: [Architecture; 4] = [
+        Architecture::BitnetB158,
+        Architecture::Bitnet25,
+        Architecture::Bitnet,
+        Architecture::Llama,
+    ];
+
+    /// The value of `general.architecture`.
+    pub fn gguf_name(self) -> &'static str {
+        match self {
+            Architecture::BitnetB158 => "bitnet-b1.58",
+            Architecture::Bitnet25 => "bitnet-25",
+            Architecture::Bitnet => "bitnet",
+            Architecture::Llama => "llama",
+        }
+    }
+
+    /// Whether the attention output and the FFN product are normalised before their projection.
+    pub fn sub_norms(self) -> bool {
+        self != Architecture::Llama
+    }
+
+    /// The gate's activation where the file does not say otherwise.
+    pub fn activation(self) -> Activation {
+        match self {
+            Architecture::BitnetB158 | Architecture::Bitnet25 => Activation::Relu2,
+            Architecture::Bitnet | Architecture::Llama => Activation::Silu,
+        }
+    }
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.gguf_name())
+    }
+}
+
+/// The activation of the FFN gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// `max(x, 0)²`.
+    Relu2,
+    /// `x / (1 + e^−x)`.
+    Silu,
+}
+
+/// Rotary embedding, always in the NEOX pairing `(x[i], x[i + head_dim/2])`: rows of files that
+/// interleave pairs are put back in this order when they are read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rope {
+    /// Base of the angles: `angle_i = pos / linear / factor_i · theta^(−2i/head_dim)`.
+    pub theta: f32,
+    /// Linear position scaling; 1 for none.
+    pub linear: f32,
+    /// One divisor for each of the `head_dim / 2` frequencies (Llama 3.1 style), if any.
+    pub factors: Option<Vec<f32>>,
+}
+
+/// Everything about a model that is not a weight.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelConfig {
+    /// The graph's name.
+    pub architecture: Architecture,
+    /// The model's own name, for display.
+    pub name: String,
+    /// Transformer blocks.
+    pub n_layers: usize,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key and value heads; divides `n_heads`.
+    pub n_kv_heads: usize,
+    /// Width of one head; even, and not always `hidden / n_heads`.
+    pub head_dim: usize,
+    /// Width of the FFN.
+    pub ffn: usize,
+    /// Rows of the embedding table and of the head.
+    pub vocab: usize,
+    /// Positions the model was trained for.
+    pub context_len: usize,
+    /// Epsilon of every RMSNorm but the input norms.
+    pub norm_eps: f32,
+    /// Whether [`Norm::AttnSub`] and [`Norm::FfnSub`] exist.
+    pub sub_norms: bool,
+    /// `Some(eps)` when every projection owns an RMSNorm of its input ([`Norm::Input`]), which
+    /// runs before the activations are quantised.
+    pub input_norm_eps: Option<f32>,
+    /// Activation of the FFN gate.
+    pub activation: Activation,
+    /// Rotary embedding.
+    pub rope: Rope,
+    /// Whether the head is the embedding table.
+    pub tied: bool,
+}
+
+impl ModelConfig {
+    /// Rows and columns (N, K) of a projection.
+    pub fn linear_shape(&self, role: Role) -> (usize, usize) {
+        let (h, q, kv) = (
+            self.hidden,
+            self.n_heads * self.head_dim,
+            self.n_kv_heads * self.head_dim,
+        );
+        match role {
+            Role::AttnQ => (q, h),
+            Role::AttnK | Role::AttnV => (kv, h),
+            Role::AttnOut => (h, q),
+            Role::FfnGate | Role::FfnUp => (self.ffn, h),
+            Role::FfnDown => (h, self.ffn),
+        }
+    }
+
+    /// Length of a norm's weight.
+    pub fn norm_len(&self, norm: Norm) -> usize {
+        match norm {
+            Norm::Attn(_) | Norm::Ffn(_) | Norm::Output => self.hidden,
+            Norm::AttnSub(_) => self.n_heads * self.head_dim,
+            Norm::FfnSub(_) => self.ffn,
+            Norm::Input(id) => self.linear_shape(id.role).1,
+        }
+    }
+}
+
+/// The seven ternary projections of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// Queries: `[n_heads · head_dim, hidden]`.
+    AttnQ,
+    /// Keys: `[n_kv_heads · head_dim, hidden]`.
+    AttnK,
+    /// Values: `[n_kv_heads · head_dim, hidden]`.
+    AttnV,
+    /// Attention output: `[hidden, n_heads · head_dim]`.
+    AttnOut,
+    /// FFN gate: `[ffn, hidden]`.
+    FfnGate,
+    /// FFN up: `[ffn, hidden]`.
+    FfnUp,
+    /// FFN down: `[hidden, ffn]`.
+    FfnDown,
+}
+
+impl Role {
+    /// All roles, in the order of the forward pass.
+    pub const ALL: [Role; 7] = [
+        Role::AttnQ,
+        Role::AttnK,
+        Role::AttnV,
+        Role::AttnOut,
+        Role::FfnGate,
+        Role::FfnUp,
+        Role::FfnDown,
+    ];
+
+    /// The name GGUF files use (`attn_q`).
+    pub fn gguf_name(self) -> &'static str {
+        match self {
+            Role::AttnQ => "attn_q",
+            Role::AttnK => "attn_k",
+            Role::AttnV => "attn_v",
+            Role::AttnOut => "attn_output",
+            Role::FfnGate => "ffn_gate",
+            Role::FfnUp => "ffn_up",
+            Role::FfnDown => "ffn_down",
+        }
+    }
+}
+
+/// One projection of one block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TensorId {
+    /// Block, from 0.
+    pub layer: usize,
+    /// Which projection.
+    pub role: Role,
+}
+
+impl fmt::Display for TensorId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "blk.{}.{}", self.layer, self.role.gguf_name())
+    }
+}
+
+/// One RMSNorm weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Norm {
+    /// Before the attention of a block.
+    Attn(usize),
+    /// Over the concatenated heads, before the attention output projection.
+    AttnSub(usize),
+    /// Before the FFN of a block.
+    Ffn(usize),
+    /// Over the FFN product, before the down projection.
+    FfnSub(usize),
+    /// Before one projection (see [`ModelConfig::input_norm_eps`]).
+    Input(TensorId),
+    /// Before the head.
+    Output,
+}
+
+impl fmt::Display for Norm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Norm::Attn(l) => write!(f, "blk.{l}.attn_norm"),
+            Norm::AttnSub(l) => write!(f, "blk.{l}.attn_sub_norm"),
+            Norm::Ffn(l) => write!(f, "blk.{l}.ffn_norm"),
+            Norm::FfnSub(l) => write!(f, "blk.{l}.ffn_sub_norm"),
+            Norm::Input(id) => write!(f, "{id}_norm_in"),
+            Norm::Output => f.write_str("output_norm"),
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! [`Block`]: the weights of one transformer block, and the gate between its products.
+
+use super::kernels::Kernels;
+use super::linear::Linear;
+use super::product::{BuildError, Projections};
+use crate::format::Model;
+use crate::graph::{Activation, ModelConfig, Norm, Role};
+use crate::lanes;
+use crate::pool::Pool;
+
+/// One transformer block: weights only.
+pub struct Block {
+    /// Norm before the attention.
+    pub attn_norm: Vec<f32>,
+    /// Norm of the concatenated heads, if any.
+    pub attn_sub_norm: Option<Vec<f32>>,
+    /// Norm before the FFN.
+    pub ffn_norm: Vec<f32>,
+    /// Norm of the gated product, if any.
+    pub ffn_sub_norm: Option<Vec<f32>>,
+    /// Queries, keys, values.
+    pub qkv: Projections,
+    /// Attention output.
+    pub out: Projections,
+    /// Gate and up.
+    pub gate_up: Projections,
+    /// Down.
+    pub down: Projections,
+}
+
+impl Block {
+    /// Packs block `layer`.
+    ///
+    /// # Errors
+    /// [`BuildError`].
+    pub fn new(
+        pool: &Pool,
+        model: &Model,
+        kernels: &mut Kernels,
+        layer: usize,
+    ) -> Result<Self, BuildError> {
+        let sub_norms = model.config().sub_norms;
+        let sub = |norm| sub_norms.then(|| model.norm(norm)).transpose();
+        let mut project = |roles: &[Role]| Projections::new(pool, model, kernels, layer, roles);
+        Ok(Self {
+            attn_norm: model.norm(Norm::Attn(layer))?,
+            attn_sub_norm: sub(Norm::AttnSub(layer))?,
+            ffn_norm: model.norm(Norm::Ffn(layer))?,
+            ffn_sub_norm: sub(Norm::FfnSub(layer))?,
+            qkv: project(&[Role::AttnQ, Role::AttnK, Role::AttnV])?,
+            out: project(&[Role::AttnOut])?,
+            gate_up: project(&[Role::FfnGate, Role::FfnUp])?,
+            down: project(&[Role::FfnDown])?,
+        })
+    }
+
+    /// All packed layers.
+    pub fn linears(&self) -> impl Iterator<Item = &Linear> {
+        [&self.qkv, &self.out, &self.gate_up, &self.down]
+            .into_iter()
+            .flat_map(Projections::linears)
+    }
+}
+
+/// `out = activation(gate) ⊙ up` for one token, `gate_up` being `[2 · ffn]`, then the sub-norm if there is one.
+pub fn gated(
+    config: &ModelConfig,
+    gate_up: &[f32],
+    sub_norm: Option<&[f32]>,
+    out: &mut [f32],
+    spare: &mut [f32],
+) {
+    let (gate, up) = gate_up.split_at(gate_up.len() / 2);
+    let product = if sub_norm.is_some() {
+        &mut *spare
+    } else {
+        &mut *out
+    };
+    match config.activation {
+        Activation::Relu2 => lanes::relu2_gate(gate, up, product),
+        Activation::Silu => lanes::silu_gate(gate, up, product),
+    }
+    if let Some(weight) = sub_norm {
+        lanes::rms_norm(spare, weight, config.norm_eps, out);
+    }
+}

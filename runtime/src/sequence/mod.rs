@@ -1,0 +1,5 @@
+//! What one conversation holds.
+
+pub mod cache;
+
+pub use cache::KvCache;

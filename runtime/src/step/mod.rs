@@ -1,0 +1,4 @@
+//! One pass of rows through a network.
+
+pub mod attend;
+pub mod attention;
