@@ -14,7 +14,7 @@ use crate::format::float::FloatType;
 use crate::format::ternary::{RowOrder, pack};
 use crate::format::{FloatTensor, Model, TokenizerSource};
 use crate::format::{GgufWriter, LoadError, WriteError, vocab};
-use crate::graph::{Architecture, ModelConfig, Norm, Role, TensorId};
+use crate::graph::{Architecture, ModelConfig, Norm, Projection, TensorId};
 use crate::tokenizer::{GgufVocab, TokenType, TokenizerError};
 
 /// Why a model was not converted. No part of the output is left behind.
@@ -157,7 +157,7 @@ fn write_f32s(file: &mut crate::format::GgufFile, values: &[f32]) -> Result<usiz
 
 fn check_shapes(model: &Model) -> Result<(), ConvertError> {
     for id in model.linear_ids() {
-        let (n, k) = model.config().linear_shape(id.role);
+        let (n, k) = model.config().linear_shape(id.projection);
         if !(n * k).is_multiple_of(128) {
             return Err(unsupported(
                 id,
@@ -170,8 +170,8 @@ fn check_shapes(model: &Model) -> Result<(), ConvertError> {
 
 /// Llama files keep rotary pairs side by side.
 fn row_order(config: &ModelConfig, id: TensorId) -> RowOrder {
-    match (config.architecture, id.role) {
-        (Architecture::Llama, Role::AttnQ | Role::AttnK) => RowOrder::Interleaved {
+    match (config.architecture, id.projection) {
+        (Architecture::Llama, Projection::AttnQ | Projection::AttnK) => RowOrder::Interleaved {
             head_dim: config.head_dim,
         },
         _ => RowOrder::Neutral,
@@ -189,7 +189,7 @@ fn parts(model: &Model) -> Vec<Part<'_>> {
     }
     parts.push(Part::Norm(Norm::Output));
     for layer in 0..config.n_layers {
-        let ids = Role::ALL.map(|role| TensorId { layer, role });
+        let ids = Projection::ALL.map(|projection| TensorId { layer, projection });
         let norms = [
             Norm::Attn(layer),
             Norm::AttnSub(layer),
@@ -215,7 +215,7 @@ fn declare(writer: &mut GgufWriter, config: &ModelConfig, part: &Part<'_>) {
         }
         Part::Factors(f) => writer.tensor("rope_freqs.weight", &[f.len()], f32_id, 4 * f.len()),
         Part::Linear(id) => {
-            let (n, k) = config.linear_shape(id.role);
+            let (n, k) = config.linear_shape(id.projection);
             let type_id = TernaryType::I2S
                 .ggml_id()
                 .unwrap_or_else(|| panic!("I2_S has an id"));

@@ -332,7 +332,7 @@ mod tests {
             );
             let linear: u64 = model
                 .linear_ids()
-                .map(|id| model.config().linear_shape(id.role))
+                .map(|id| model.config().linear_shape(id.projection))
                 .map(|(n, k)| (n * k) as u64)
                 .sum();
             let projections = seen.uses.iter().find(|u| u.purpose == PROJECTIONS).unwrap();

@@ -6,7 +6,7 @@ use bitnet_runtime::format::float::FloatType;
 use bitnet_runtime::format::ternary::pack::pack;
 use bitnet_runtime::format::{self, GgufWriter, OpenOptions};
 use bitnet_runtime::format::{FloatTensor, Model};
-use bitnet_runtime::graph::{Norm, Role, TensorId};
+use bitnet_runtime::graph::{Norm, Projection, TensorId};
 use safetensors::{Dtype, tensor::TensorView};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -155,14 +155,14 @@ fn master_folder(dir: &Path) -> PathBuf {
 }
 
 fn hf_name(id: TensorId) -> String {
-    let part = match id.role {
-        Role::AttnQ => "self_attn.q_proj",
-        Role::AttnK => "self_attn.k_proj",
-        Role::AttnV => "self_attn.v_proj",
-        Role::AttnOut => "self_attn.o_proj",
-        Role::FfnGate => "mlp.gate_proj",
-        Role::FfnUp => "mlp.up_proj",
-        Role::FfnDown => "mlp.down_proj",
+    let part = match id.projection {
+        Projection::AttnQ => "self_attn.q_proj",
+        Projection::AttnK => "self_attn.k_proj",
+        Projection::AttnV => "self_attn.v_proj",
+        Projection::AttnOut => "self_attn.o_proj",
+        Projection::FfnGate => "mlp.gate_proj",
+        Projection::FfnUp => "mlp.up_proj",
+        Projection::FfnDown => "mlp.down_proj",
     };
     format!("model.layers.{}.{part}", id.layer)
 }

@@ -1,6 +1,6 @@
 //! The products of a model: the shapes of its ternary layers as the engine stacks them.
 
-use bitnet_runtime::graph::{ModelConfig, Role};
+use bitnet_runtime::graph::{ModelConfig, Projection};
 use bitnet_runtime::synth::Shape;
 
 /// The distinct (N, K) of a model's layers, largest first, and the weights of one layer stack.
@@ -15,34 +15,38 @@ pub struct Shapes {
 impl Shapes {
     /// Of an opened model.
     pub fn of_model(config: &ModelConfig) -> Self {
-        Self::new(config.n_layers, config.input_norm_eps.is_none(), |role| {
-            config.linear_shape(role)
-        })
+        Self::new(
+            config.n_layers,
+            config.input_norm_eps.is_none(),
+            |projection| config.linear_shape(projection),
+        )
     }
 
     /// Of a published model that need not be here.
     pub fn of_shape(shape: &Shape) -> Self {
-        Self::new(shape.n_layers, true, |role| shape.linear_shape(role))
+        Self::new(shape.n_layers, true, |projection| {
+            shape.linear_shape(projection)
+        })
     }
 
     /// `stacked`: q|k|v and gate|up share their input and run as one product each.
-    fn new(n_layers: usize, stacked: bool, of: impl Fn(Role) -> (usize, usize)) -> Self {
-        let groups: &[&[Role]] = if stacked {
+    fn new(n_layers: usize, stacked: bool, of: impl Fn(Projection) -> (usize, usize)) -> Self {
+        let groups: &[&[Projection]] = if stacked {
             &[
-                &[Role::AttnQ, Role::AttnK, Role::AttnV],
-                &[Role::AttnOut],
-                &[Role::FfnGate, Role::FfnUp],
-                &[Role::FfnDown],
+                &[Projection::AttnQ, Projection::AttnK, Projection::AttnV],
+                &[Projection::AttnOut],
+                &[Projection::FfnGate, Projection::FfnUp],
+                &[Projection::FfnDown],
             ]
         } else {
             &[
-                &[Role::AttnQ],
-                &[Role::AttnK],
-                &[Role::AttnV],
-                &[Role::AttnOut],
-                &[Role::FfnGate],
-                &[Role::FfnUp],
-                &[Role::FfnDown],
+                &[Projection::AttnQ],
+                &[Projection::AttnK],
+                &[Projection::AttnV],
+                &[Projection::AttnOut],
+                &[Projection::FfnGate],
+                &[Projection::FfnUp],
+                &[Projection::FfnDown],
             ]
         };
         let mut distinct: Vec<(usize, usize)> = groups

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::format::{self, OpenOptions};
-use crate::graph::{Role, TensorId};
+use crate::graph::{Projection, TensorId};
 use crate::network::kernels::default_spec;
 use crate::profile::Profile;
 use bitnet_codegen::backend;
@@ -313,7 +313,7 @@ fn bytes_per_token_count_weights_head_and_cache() {
     let model = open("tiny_b158.gguf");
     let engine = engine(&model, 1, &mut estimated(), BATCH);
     let c = model.config();
-    let ternary: usize = Role::ALL
+    let ternary: usize = Projection::ALL
         .iter()
         .map(|r| c.linear_shape(*r))
         .map(|(n, k)| n * k)

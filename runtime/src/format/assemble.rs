@@ -11,7 +11,7 @@ use super::store::{TensorInfo, TensorStore};
 use super::ternary::{Packing, Ternarise, TernarySource, looks_ternary};
 use crate::format::Model;
 use crate::format::model::TokenizerHome;
-use crate::graph::{ModelConfig, Norm, Role, TensorId};
+use crate::graph::{ModelConfig, Norm, Projection, TensorId};
 
 /// A model under construction.
 pub(super) struct Assembly {
@@ -196,7 +196,7 @@ impl Assembly {
 
     /// Takes the next projection; they come in the order of [`Model::linear_ids`].
     pub(super) fn linear(&mut self, id: TensorId, source: TernarySource) {
-        let at = id.layer * Role::ALL.len() + id.role as usize;
+        let at = id.layer * Projection::ALL.len() + id.projection as usize;
         assert_eq!(at, self.linears.len(), "projections in order");
         self.linears.push(source);
     }

@@ -13,7 +13,7 @@ use super::ternary::{Packing, RowOrder, Ternarise, TernarySource};
 use super::{OpenOptions, source};
 use crate::format::Model;
 use crate::format::model::TokenizerHome;
-use crate::graph::{Architecture, ModelConfig, Norm, Role, Rope, TensorId};
+use crate::graph::{Architecture, ModelConfig, Norm, Projection, Rope, TensorId};
 
 /// Opens a whole GGUF file.
 pub(super) fn open(source: source::Source, options: &OpenOptions) -> Result<Model, LoadErrorKind> {
@@ -275,8 +275,8 @@ fn assemble(model: &mut Assembly, options: &OpenOptions) -> Result<(), LoadError
                 model.norm(norm, &format!("{norm}.weight"))?;
             }
         }
-        for role in Role::ALL {
-            let id = TensorId { layer, role };
+        for projection in Projection::ALL {
+            let id = TensorId { layer, projection };
             if config.input_norm_eps.is_some() {
                 let norm = Norm::Input(id);
                 model.norm(norm, &format!("{norm}.weight"))?;
@@ -289,9 +289,9 @@ fn assemble(model: &mut Assembly, options: &OpenOptions) -> Result<(), LoadError
 
 fn linear(model: &mut Assembly, id: TensorId, options: &OpenOptions) -> Result<(), LoadErrorKind> {
     let config = model.config();
-    let (n, k) = config.linear_shape(id.role);
-    let interleaved =
-        config.architecture == Architecture::Llama && matches!(id.role, Role::AttnQ | Role::AttnK);
+    let (n, k) = config.linear_shape(id.projection);
+    let interleaved = config.architecture == Architecture::Llama
+        && matches!(id.projection, Projection::AttnQ | Projection::AttnK);
     let order = match interleaved {
         true => RowOrder::Interleaved {
             head_dim: config.head_dim,

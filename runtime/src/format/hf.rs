@@ -13,7 +13,7 @@ use super::ternary::{Packing, RowOrder, Ternarise, TernarySource};
 use super::{OpenOptions, safetensors};
 use crate::format::Model;
 use crate::format::model::TokenizerHome;
-use crate::graph::{Architecture, Norm, Role, TensorId};
+use crate::graph::{Architecture, Norm, Projection, TensorId};
 
 /// Reads a JSON file of the folder; `None` when it is not there.
 pub(super) fn read_json<T: DeserializeOwned>(
@@ -162,9 +162,9 @@ fn assemble(
                 model.norm(norm, name)?;
             }
         }
-        for role in Role::ALL {
-            let id = TensorId { layer, role };
-            let name = format!("{block}.{}", module(role));
+        for projection in Projection::ALL {
+            let id = TensorId { layer, projection };
+            let name = format!("{block}.{}", module(projection));
             if config.input_norm_eps.is_some() {
                 model.norm(Norm::Input(id), &format!("{name}.rms_norm.weight"))?;
             }
@@ -174,15 +174,15 @@ fn assemble(
     model.refuse_unused("it would change the result")
 }
 
-pub(super) fn module(role: Role) -> &'static str {
-    match role {
-        Role::AttnQ => "self_attn.q_proj",
-        Role::AttnK => "self_attn.k_proj",
-        Role::AttnV => "self_attn.v_proj",
-        Role::AttnOut => "self_attn.o_proj",
-        Role::FfnGate => "mlp.gate_proj",
-        Role::FfnUp => "mlp.up_proj",
-        Role::FfnDown => "mlp.down_proj",
+pub(super) fn module(projection: Projection) -> &'static str {
+    match projection {
+        Projection::AttnQ => "self_attn.q_proj",
+        Projection::AttnK => "self_attn.k_proj",
+        Projection::AttnV => "self_attn.v_proj",
+        Projection::AttnOut => "self_attn.o_proj",
+        Projection::FfnGate => "mlp.gate_proj",
+        Projection::FfnUp => "mlp.up_proj",
+        Projection::FfnDown => "mlp.down_proj",
     }
 }
 
@@ -193,7 +193,7 @@ fn linear(
     weights: Weights,
     options: &OpenOptions,
 ) -> Result<(), LoadErrorKind> {
-    let (n, k) = model.config().linear_shape(id.role);
+    let (n, k) = model.config().linear_shape(id.projection);
     let name = format!("{module}.weight");
     let scale_name = format!("{module}.weight_scale");
     let packed = model.dtype_of(&name) == Some(Dtype::Ternary(TernaryType::HfPacked));

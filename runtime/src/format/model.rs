@@ -13,7 +13,7 @@ use super::metadata::Metadata;
 use super::store::{TensorInfo, TensorStore};
 use super::ternary::TernarySource;
 use super::{LoadError, LoadErrorKind, vocab};
-use crate::graph::{ModelConfig, Norm, Role, TensorId};
+use crate::graph::{ModelConfig, Norm, Projection, TensorId};
 use crate::tokenizer::GgufVocab;
 
 /// A float table (embedding or head) as it lies in the file: `rows × cols`, row-major.
@@ -78,7 +78,7 @@ pub struct Model {
     pub(crate) path: String,
     pub(crate) format: &'static str,
     pub(crate) store: TensorStore,
-    /// `linears[layer][role as usize]`.
+    /// `linears[layer][projection as usize]`.
     pub(crate) linears: Vec<[TernarySource; 7]>,
     pub(crate) norms: std::collections::BTreeMap<Norm, usize>,
     pub(crate) embedding: usize,
@@ -143,7 +143,8 @@ impl Model {
 
     /// All projections, in the order of the forward pass.
     pub fn linear_ids(&self) -> impl Iterator<Item = TensorId> + use<> {
-        (0..self.config.n_layers).flat_map(|layer| Role::ALL.map(|role| TensorId { layer, role }))
+        (0..self.config.n_layers)
+            .flat_map(|layer| Projection::ALL.map(|projection| TensorId { layer, projection }))
     }
 
     /// How a projection is stored, and which tensor holds it.
@@ -174,7 +175,7 @@ impl Model {
             id.layer,
             self.config.n_layers
         );
-        &self.linears[id.layer][id.role as usize]
+        &self.linears[id.layer][id.projection as usize]
     }
 
     /// Whether the model has this norm.

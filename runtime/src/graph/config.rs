@@ -118,18 +118,18 @@ pub struct ModelConfig {
 
 impl ModelConfig {
     /// Rows and columns (N, K) of a projection.
-    pub fn linear_shape(&self, role: Role) -> (usize, usize) {
+    pub fn linear_shape(&self, projection: Projection) -> (usize, usize) {
         let (h, q, kv) = (
             self.hidden,
             self.n_heads * self.head_dim,
             self.n_kv_heads * self.head_dim,
         );
-        match role {
-            Role::AttnQ => (q, h),
-            Role::AttnK | Role::AttnV => (kv, h),
-            Role::AttnOut => (h, q),
-            Role::FfnGate | Role::FfnUp => (self.ffn, h),
-            Role::FfnDown => (h, self.ffn),
+        match projection {
+            Projection::AttnQ => (q, h),
+            Projection::AttnK | Projection::AttnV => (kv, h),
+            Projection::AttnOut => (h, q),
+            Projection::FfnGate | Projection::FfnUp => (self.ffn, h),
+            Projection::FfnDown => (h, self.ffn),
         }
     }
 
@@ -139,14 +139,14 @@ impl ModelConfig {
             Norm::Attn(_) | Norm::Ffn(_) | Norm::Output => self.hidden,
             Norm::AttnSub(_) => self.n_heads * self.head_dim,
             Norm::FfnSub(_) => self.ffn,
-            Norm::Input(id) => self.linear_shape(id.role).1,
+            Norm::Input(id) => self.linear_shape(id.projection).1,
         }
     }
 }
 
 /// The seven ternary projections of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Role {
+pub enum Projection {
     /// Queries: `[n_heads · head_dim, hidden]`.
     AttnQ,
     /// Keys: `[n_kv_heads · head_dim, hidden]`.
@@ -163,28 +163,28 @@ pub enum Role {
     FfnDown,
 }
 
-impl Role {
+impl Projection {
     /// All roles, in the order of the forward pass.
-    pub const ALL: [Role; 7] = [
-        Role::AttnQ,
-        Role::AttnK,
-        Role::AttnV,
-        Role::AttnOut,
-        Role::FfnGate,
-        Role::FfnUp,
-        Role::FfnDown,
+    pub const ALL: [Projection; 7] = [
+        Projection::AttnQ,
+        Projection::AttnK,
+        Projection::AttnV,
+        Projection::AttnOut,
+        Projection::FfnGate,
+        Projection::FfnUp,
+        Projection::FfnDown,
     ];
 
     /// The name GGUF files use (`attn_q`).
     pub fn gguf_name(self) -> &'static str {
         match self {
-            Role::AttnQ => "attn_q",
-            Role::AttnK => "attn_k",
-            Role::AttnV => "attn_v",
-            Role::AttnOut => "attn_output",
-            Role::FfnGate => "ffn_gate",
-            Role::FfnUp => "ffn_up",
-            Role::FfnDown => "ffn_down",
+            Projection::AttnQ => "attn_q",
+            Projection::AttnK => "attn_k",
+            Projection::AttnV => "attn_v",
+            Projection::AttnOut => "attn_output",
+            Projection::FfnGate => "ffn_gate",
+            Projection::FfnUp => "ffn_up",
+            Projection::FfnDown => "ffn_down",
         }
     }
 }
@@ -195,12 +195,12 @@ pub struct TensorId {
     /// Block, from 0.
     pub layer: usize,
     /// Which projection.
-    pub role: Role,
+    pub projection: Projection,
 }
 
 impl fmt::Display for TensorId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "blk.{}.{}", self.layer, self.role.gguf_name())
+        write!(f, "blk.{}.{}", self.layer, self.projection.gguf_name())
     }
 }
 

@@ -2,4 +2,4 @@
 
 pub mod config;
 
-pub use config::{Activation, Architecture, ModelConfig, Norm, Role, Rope, TensorId};
+pub use config::{Activation, Architecture, ModelConfig, Norm, Projection, Rope, TensorId};

@@ -4,7 +4,7 @@ use super::kernels::Kernels;
 use super::linear::Linear;
 use super::product::{BuildError, Projections};
 use crate::format::Model;
-use crate::graph::{Activation, ModelConfig, Norm, Role};
+use crate::graph::{Activation, ModelConfig, Norm, Projection};
 use crate::lanes;
 use crate::pool::Pool;
 
@@ -41,16 +41,17 @@ impl Block {
     ) -> Result<Self, BuildError> {
         let sub_norms = model.config().sub_norms;
         let sub = |norm| sub_norms.then(|| model.norm(norm)).transpose();
-        let mut project = |roles: &[Role]| Projections::new(pool, model, kernels, layer, roles);
+        let mut project =
+            |projections: &[Projection]| Projections::new(pool, model, kernels, layer, projections);
         Ok(Self {
             attn_norm: model.norm(Norm::Attn(layer))?,
             attn_sub_norm: sub(Norm::AttnSub(layer))?,
             ffn_norm: model.norm(Norm::Ffn(layer))?,
             ffn_sub_norm: sub(Norm::FfnSub(layer))?,
-            qkv: project(&[Role::AttnQ, Role::AttnK, Role::AttnV])?,
-            out: project(&[Role::AttnOut])?,
-            gate_up: project(&[Role::FfnGate, Role::FfnUp])?,
-            down: project(&[Role::FfnDown])?,
+            qkv: project(&[Projection::AttnQ, Projection::AttnK, Projection::AttnV])?,
+            out: project(&[Projection::AttnOut])?,
+            gate_up: project(&[Projection::FfnGate, Projection::FfnUp])?,
+            down: project(&[Projection::FfnDown])?,
         })
     }
 

@@ -3,7 +3,7 @@
 use super::kernels::{ForcedError, Kernels};
 use super::linear::{Linear, Workspace};
 use crate::format::{LoadError, Model};
-use crate::graph::{Norm, Role, TensorId};
+use crate::graph::{Norm, Projection, TensorId};
 use crate::lanes;
 use crate::pool::{Pool, Rows};
 use bitnet_codegen::trit::TritError;
@@ -54,7 +54,7 @@ impl BuildError {
 /// One product of [`Projections`].
 struct Group {
     linear: Linear,
-    roles: Vec<Role>,
+    projections: Vec<Projection>,
     input_norm: Option<Vec<f32>>,
     /// First column in the rows of the result.
     first: usize,
@@ -85,7 +85,7 @@ pub struct Products<'a> {
 }
 
 impl Projections {
-    /// Packs the projections `roles` of `layer`: stacked into one product where their scales allow it and they
+    /// Packs `projections` of `layer`: stacked into one product where their scales allow it and they
     /// share one input.
     ///
     /// # Errors
@@ -95,13 +95,13 @@ impl Projections {
         model: &Model,
         kernels: &mut Kernels,
         layer: usize,
-        roles: &[Role],
+        projections: &[Projection],
     ) -> Result<Self, BuildError> {
-        let id = |role| TensorId { layer, role };
+        let id = |projection| TensorId { layer, projection };
         let decoded: Vec<Mutex<Option<Result<TernaryMatrix, LoadError>>>> =
-            roles.iter().map(|_| Mutex::new(None)).collect();
-        pool.run(roles.len(), |_, i| {
-            let matrix = model.ternary(id(roles[i]));
+            projections.iter().map(|_| Mutex::new(None)).collect();
+        pool.run(projections.len(), |_, i| {
+            let matrix = model.ternary(id(projections[i]));
             *decoded[i].lock().expect("one worker a slot") = Some(matrix);
         });
         let matrices = decoded
@@ -115,9 +115,9 @@ impl Projections {
         let config = model.config();
         let plain = |m: &TernaryMatrix| !matches!(m.scales(), Scales::Group { .. });
         let stack = config.input_norm_eps.is_none() && matrices.iter().all(plain);
-        let runs: Vec<Vec<(Role, TernaryMatrix)>> = match stack {
-            true => vec![roles.iter().copied().zip(matrices).collect()],
-            false => roles
+        let runs: Vec<Vec<(Projection, TernaryMatrix)>> = match stack {
+            true => vec![projections.iter().copied().zip(matrices).collect()],
+            false => projections
                 .iter()
                 .copied()
                 .zip(matrices)
@@ -126,19 +126,20 @@ impl Projections {
         };
         let (mut groups, mut n) = (Vec::new(), 0);
         for run in runs {
-            let (roles, matrices): (Vec<Role>, Vec<TernaryMatrix>) = run.into_iter().unzip();
+            let (projections, matrices): (Vec<Projection>, Vec<TernaryMatrix>) =
+                run.into_iter().unzip();
             let rows: usize = matrices.iter().map(TernaryMatrix::n).sum();
             let linear = Linear::new(pool, &matrices, |n, k| {
                 Ok::<_, BuildError>(kernels.by_bucket(n, k)?)
             })
-            .map_err(|e| e.of(id(roles[0])))?;
+            .map_err(|e| e.of(id(projections[0])))?;
             let input_norm = config
                 .input_norm_eps
-                .map(|_| model.norm(Norm::Input(id(roles[0]))))
+                .map(|_| model.norm(Norm::Input(id(projections[0]))))
                 .transpose()?;
             groups.push(Group {
                 linear,
-                roles,
+                projections,
                 input_norm,
                 first: n,
             });
@@ -211,7 +212,7 @@ impl Projections {
                 let n = group.linear.n();
                 let mut acc = vec![0; m * n];
                 group.linear.accumulate(p.pool, p.work, p.acts, &mut acc);
-                for (role, rows) in group.roles.iter().zip(group.linear.stacked()) {
+                for (projection, rows) in group.projections.iter().zip(group.linear.stacked()) {
                     let own: Vec<i32> = acc
                         .chunks_exact(n)
                         .flat_map(|row| &row[rows.clone()])
@@ -220,7 +221,7 @@ impl Projections {
                     tap(
                         TensorId {
                             layer: self.layer,
-                            role: *role,
+                            projection: *projection,
                         },
                         p.acts,
                         &own,

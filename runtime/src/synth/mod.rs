@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::format::dtype::TernaryType;
 use crate::format::float::FloatType;
 use crate::format::{GgufWriter, WriteError};
-use crate::graph::{Architecture, Role};
+use crate::graph::{Architecture, Projection};
 
 mod shapes;
 mod words;
@@ -67,17 +67,17 @@ impl Shape {
     }
 
     /// Rows and columns (N, K) of a projection.
-    pub fn linear_shape(&self, role: Role) -> (usize, usize) {
+    pub fn linear_shape(&self, projection: Projection) -> (usize, usize) {
         let (q, kv) = (
             self.n_heads * self.head_dim,
             self.n_kv_heads * self.head_dim,
         );
-        match role {
-            Role::AttnQ => (q, self.hidden),
-            Role::AttnK | Role::AttnV => (kv, self.hidden),
-            Role::AttnOut => (self.hidden, q),
-            Role::FfnGate | Role::FfnUp => (self.ffn, self.hidden),
-            Role::FfnDown => (self.hidden, self.ffn),
+        match projection {
+            Projection::AttnQ => (q, self.hidden),
+            Projection::AttnK | Projection::AttnV => (kv, self.hidden),
+            Projection::AttnOut => (self.hidden, q),
+            Projection::FfnGate | Projection::FfnUp => (self.ffn, self.hidden),
+            Projection::FfnDown => (self.hidden, self.ffn),
         }
     }
 }
@@ -170,16 +170,18 @@ fn tensors(s: &Shape, n_layers: usize) -> Vec<Tensor> {
             push_norm("attn_sub_norm", s.n_heads * s.head_dim);
             push_norm("ffn_sub_norm", s.ffn);
         }
-        for role in Role::ALL {
-            let (n, k) = s.linear_shape(role);
+        for projection in Projection::ALL {
+            let (n, k) = s.linear_shape(projection);
             // Half of the trits are zero: k of them sum to a variance of k/2.
             let unit = (2.0 / k as f32).sqrt();
             // What is added to the residual stream 2·layers times must sum to one unit.
-            let scale = match role {
-                Role::AttnOut | Role::FfnDown => unit / (2.0 * s.n_layers as f32).sqrt(),
+            let scale = match projection {
+                Projection::AttnOut | Projection::FfnDown => {
+                    unit / (2.0 * s.n_layers as f32).sqrt()
+                }
                 _ => unit,
             };
-            let name = format!("blk.{layer}.{}.weight", role.gguf_name());
+            let name = format!("blk.{layer}.{}.weight", projection.gguf_name());
             out.push(Tensor {
                 name,
                 dims: vec![n, k],

@@ -616,7 +616,7 @@ fn tiled_files_need_the_right_tile_sizes() {
     let with = |tiles: Option<Tiles>| {
         let mut options = OpenOptions::default();
         for id in micro.ids() {
-            let (n, k) = micro.shape(id.role);
+            let (n, k) = micro.shape(id.projection);
             tiles.into_iter().for_each(|t| options.tiles.set(n, k, t));
         }
         open_bytes("m.gguf", bytes.clone(), &options)

@@ -26,7 +26,7 @@ fn tiles(kind: TernaryType) -> impl Fn(usize, usize) -> Option<Tiles> {
 fn options(micro: &Micro, kind: TernaryType) -> OpenOptions {
     let mut options = OpenOptions::default();
     for id in micro.ids() {
-        let (n, k) = micro.shape(id.role);
+        let (n, k) = micro.shape(id.projection);
         if let Some(t) = tiles(kind)(n, k) {
             options.tiles.set(n, k, t);
         }
@@ -226,7 +226,11 @@ fn folder(dir: &Path, micro: &Micro, config: &str, scale: Option<fn(f32) -> f32>
     }
     for id in micro.ids() {
         let m = micro.matrix(id);
-        let name = format!("model.layers.{}.{}.weight", id.layer, hf::module(id.role));
+        let name = format!(
+            "model.layers.{}.{}.weight",
+            id.layer,
+            hf::module(id.projection)
+        );
         let bitnet_codegen::trit::Scales::Tensor(s) = *m.scales() else {
             panic!("one scale")
         };
@@ -357,7 +361,7 @@ fn master_weights_are_quantised_by_absmean() {
         assert_eq!(model.config().architecture, arch);
         let id = TensorId {
             layer: 0,
-            role: Role::FfnDown,
+            projection: Projection::FfnDown,
         };
         assert_eq!(
             model.ternary(id).unwrap(),
@@ -390,7 +394,7 @@ fn master_weights_are_quantised_by_absmean() {
     .unwrap();
     let id = TensorId {
         layer: 0,
-        role: Role::FfnDown,
+        projection: Projection::FfnDown,
     };
     assert_eq!(forced.ternary(id).unwrap(), master_of(&micro.matrix(id)));
 }
@@ -434,7 +438,7 @@ fn head_width_rope_and_input_norms_are_honoured() {
     let factors: Vec<f32> = (1..=12).map(|i| i as f32).collect();
     parts.push_f32("rope_freqs.weight", &factors);
     for id in micro.ids() {
-        let n = micro.shape(id.role).1;
+        let n = micro.shape(id.projection).1;
         parts.push_f32(
             &format!("{id}_norm_in.weight"),
             &micro.norm(Norm::Input(id), n),
@@ -450,7 +454,7 @@ fn head_width_rope_and_input_norms_are_honoured() {
     assert_eq!(c.rope.factors.as_deref(), Some(&factors[..]));
     let id = TensorId {
         layer: 0,
-        role: Role::FfnDown,
+        projection: Projection::FfnDown,
     };
     assert_eq!(
         model.norm(Norm::Input(id)).unwrap(),

@@ -88,7 +88,7 @@ proptest! {
         let step = Tiles { tile_rows: 32, tile_cols: if kind == TernaryType::TL1 { 32 } else { 24 }, step_rows: 32 };
         let mut options = OpenOptions::default();
         for id in micro.ids() {
-            let (n, k) = micro.shape(id.role);
+            let (n, k) = micro.shape(id.projection);
             options.tiles.set(n, k, step);
         }
         let mut bytes = micro.gguf(kind, |_, _| Some(step)).emit();

@@ -7,7 +7,7 @@ use crate::format::dtype::TernaryType;
 use crate::format::float::FloatType;
 use crate::format::metadata::ValueType;
 use crate::format::ternary::{RowOrder, Tiles, pack};
-use crate::graph::{Architecture, Norm, Role, TensorId};
+use crate::graph::{Architecture, Norm, Projection, TensorId};
 
 /// Sizes and weights.
 #[derive(Clone)]
@@ -75,23 +75,23 @@ impl Micro {
         }
     }
 
-    pub(crate) fn shape(&self, role: Role) -> (usize, usize) {
+    pub(crate) fn shape(&self, projection: Projection) -> (usize, usize) {
         let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
-        match role {
-            Role::AttnQ => (q, self.hidden),
-            Role::AttnK | Role::AttnV => (kv, self.hidden),
-            Role::AttnOut => (self.hidden, q),
-            Role::FfnGate | Role::FfnUp => (self.ffn, self.hidden),
-            Role::FfnDown => (self.hidden, self.ffn),
+        match projection {
+            Projection::AttnQ => (q, self.hidden),
+            Projection::AttnK | Projection::AttnV => (kv, self.hidden),
+            Projection::AttnOut => (self.hidden, q),
+            Projection::FfnGate | Projection::FfnUp => (self.ffn, self.hidden),
+            Projection::FfnDown => (self.hidden, self.ffn),
         }
     }
 
     /// The projection's weights; the scale is a power of two or three quarters of one.
     pub(crate) fn matrix(&self, id: TensorId) -> TernaryMatrix {
-        let (n, k) = self.shape(id.role);
-        let mut next = self.random(1000 + id.layer * 7 + id.role as usize);
+        let (n, k) = self.shape(id.projection);
+        let mut next = self.random(1000 + id.layer * 7 + id.projection as usize);
         let trits: Vec<i8> = (0..n * k).map(|_| (next() % 3) as i8 - 1).collect();
-        let scale = [0.5, 0.75, 0.125, 0.09375][id.role as usize % 4];
+        let scale = [0.5, 0.75, 0.125, 0.09375][id.projection as usize % 4];
         TernaryMatrix::from_trits(n, k, &trits, scale).unwrap()
     }
 
@@ -108,7 +108,8 @@ impl Micro {
     }
 
     pub(crate) fn ids(&self) -> impl Iterator<Item = TensorId> + use<> {
-        (0..self.layers).flat_map(|layer| Role::ALL.map(|role| TensorId { layer, role }))
+        (0..self.layers)
+            .flat_map(|layer| Projection::ALL.map(|projection| TensorId { layer, projection }))
     }
 
     pub(crate) fn norms(&self) -> Vec<(Norm, usize)> {
@@ -128,8 +129,8 @@ impl Micro {
     /// The stored form of a projection: rows in the file's order, packed, with its type id.
     fn stored(&self, id: TensorId, kind: TernaryType, tiles: Option<Tiles>) -> Tensor {
         let m = self.matrix(id);
-        let interleaved =
-            self.arch == Architecture::Llama && matches!(id.role, Role::AttnQ | Role::AttnK);
+        let interleaved = self.arch == Architecture::Llama
+            && matches!(id.projection, Projection::AttnQ | Projection::AttnK);
         let m = if interleaved {
             let order = RowOrder::Interleaved {
                 head_dim: self.head_dim,
@@ -184,7 +185,7 @@ impl Micro {
             });
         }
         for id in self.ids() {
-            let (n, k) = self.shape(id.role);
+            let (n, k) = self.shape(id.projection);
             tensors.push(self.stored(id, kind, tiles(n, k)));
         }
         let mut parts = Parts {

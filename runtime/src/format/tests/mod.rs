@@ -9,7 +9,7 @@ pub(crate) mod micro;
 use std::path::PathBuf;
 
 use super::*;
-use crate::graph::{Norm, Role, TensorId};
+use crate::graph::{Norm, Projection, TensorId};
 
 /// A file of `tests/data`.
 pub(crate) fn data(name: &str) -> PathBuf {
@@ -40,12 +40,12 @@ fn the_gguf_fixtures_open() {
         assert_eq!(c.tied, layers_with_sub_norms);
         for id in model.linear_ids() {
             let m = model.ternary(id).unwrap_or_else(|e| panic!("{e}"));
-            assert_eq!((m.n(), m.k()), c.linear_shape(id.role), "{id}");
+            assert_eq!((m.n(), m.k()), c.linear_shape(id.projection), "{id}");
         }
         assert_eq!(model.norm(Norm::Output).unwrap().len(), 128);
         let id = TensorId {
             layer: 1,
-            role: Role::FfnDown,
+            projection: Projection::FfnDown,
         };
         assert_eq!(model.ternary_info(id).0.name, "blk.1.ffn_down.weight");
     }
