@@ -12,10 +12,11 @@ use thiserror::Error;
 use crate::format::dtype::TernaryType;
 use crate::format::float::FloatType;
 use crate::format::ternary::{RowOrder, pack};
-use crate::format::{FloatTensor, Model, TokenizerSource};
-use crate::format::{GgufWriter, LoadError, WriteError, vocab};
-use crate::graph::{Architecture, ModelConfig, Norm, Projection, TensorId};
-use crate::tokenizer::{GgufVocab, TokenType, TokenizerError};
+use crate::format::{FloatTensor, GgufFile, GgufWriter, LoadError, Model, TokenizerSource};
+use crate::format::{WriteError, gguf_config, vocab};
+use crate::graph::{ModelConfig, TensorId, Weight};
+use crate::tokenizer::TokenizerError;
+use crate::vocab::{GgufVocab, TokenType};
 
 /// Why a model was not converted. No part of the output is left behind.
 #[derive(Debug, Error)]
@@ -63,10 +64,8 @@ pub struct Converted {
 
 /// One tensor of the new file.
 enum Part<'a> {
-    Table(&'static str, FloatTensor<'a>),
-    Norm(Norm),
+    Weight(Weight),
     Factors(&'a [f32]),
-    Linear(TensorId),
 }
 
 /// Writes `model` to `path`. `progress(done, total)` is told bytes and answers whether to go on.
@@ -95,41 +94,29 @@ pub fn to_i2s(
             }
         }
         TokenizerSource::Folder(folder) => {
-            config_keys(&mut writer, config);
+            gguf_config::write(&mut writer, config);
             tokenizer_keys(&mut writer, folder, config, &mut notes)?;
         }
     }
-    writer.u32("general.file_type", 40);
-    let parts = parts(model);
+    gguf_config::write_file_type(&mut writer);
+    let factors = config.rope.factors.as_deref().map(Part::Factors);
+    let parts: Vec<Part<'_>> = factors
+        .into_iter()
+        .chain(config.weights().map(Part::Weight))
+        .collect();
     for part in &parts {
-        declare(&mut writer, config, part);
+        declare(&mut writer, model, part);
     }
     let (total, mut done) = (writer.data_bytes(), 0);
     let mut file = writer.create(path)?;
     for part in &parts {
-        match part {
-            Part::Table(_, t) => {
-                file.tensor(|sink| sink.write_all(t.bytes))?;
-                done += t.bytes.len();
-            }
-            Part::Norm(norm) => done += write_f32s(&mut file, &model.norm(*norm)?)?,
-            Part::Factors(factors) => done += write_f32s(&mut file, factors)?,
-            Part::Linear(id) => {
-                let matrix = model.ternary(*id)?;
-                let Scales::Tensor(scale) = *matrix.scales() else {
-                    return Err(unsupported(
-                        *id,
-                        "its scale differs between rows or groups, I2_S has one for the tensor",
-                    ));
-                };
-                let order = row_order(config, *id);
-                file.tensor(|sink| {
-                    pack::i2s_codes(&matrix, order, sink)?;
-                    sink.write_all(&pack::i2s_tail(scale))
-                })?;
-                done += matrix.n() * matrix.k() / 4 + 32;
-            }
-        }
+        done += match *part {
+            Part::Weight(Weight::Embedding) => write_table(&mut file, &model.embedding())?,
+            Part::Weight(Weight::Head) => write_table(&mut file, &model.head())?,
+            Part::Weight(Weight::Norm(norm)) => write_f32s(&mut file, &model.norm(norm)?)?,
+            Part::Weight(Weight::Projection(id)) => write_i2s(&mut file, model, id)?,
+            Part::Factors(factors) => write_f32s(&mut file, factors)?,
+        };
         if !progress(done as u64, total) {
             return Err(ConvertError::Stopped);
         }
@@ -149,10 +136,31 @@ fn unsupported(tensor: TensorId, why: impl Into<String>) -> ConvertError {
     }
 }
 
-fn write_f32s(file: &mut crate::format::GgufFile, values: &[f32]) -> Result<usize, WriteError> {
+fn write_table(file: &mut GgufFile, table: &FloatTensor<'_>) -> Result<usize, WriteError> {
+    file.tensor(|sink| sink.write_all(table.bytes))?;
+    Ok(table.bytes.len())
+}
+
+fn write_f32s(file: &mut GgufFile, values: &[f32]) -> Result<usize, WriteError> {
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
     file.tensor(|sink| sink.write_all(&bytes))?;
     Ok(bytes.len())
+}
+
+fn write_i2s(file: &mut GgufFile, model: &Model, id: TensorId) -> Result<usize, ConvertError> {
+    let matrix = model.ternary(id)?;
+    let Scales::Tensor(scale) = *matrix.scales() else {
+        return Err(unsupported(
+            id,
+            "its scale differs between rows or groups, I2_S has one for the tensor",
+        ));
+    };
+    let order = RowOrder::of_gguf(model.config(), id.projection);
+    file.tensor(|sink| {
+        pack::i2s_codes(&matrix, order, sink)?;
+        sink.write_all(&pack::i2s_tail(scale))
+    })?;
+    Ok(matrix.n() * matrix.k() / 4 + 32)
 }
 
 fn check_shapes(model: &Model) -> Result<(), ConvertError> {
@@ -168,87 +176,29 @@ fn check_shapes(model: &Model) -> Result<(), ConvertError> {
     Ok(())
 }
 
-/// Llama files keep rotary pairs side by side.
-fn row_order(config: &ModelConfig, id: TensorId) -> RowOrder {
-    match (config.architecture, id.projection) {
-        (Architecture::Llama, Projection::AttnQ | Projection::AttnK) => RowOrder::Interleaved {
-            head_dim: config.head_dim,
-        },
-        _ => RowOrder::Neutral,
-    }
-}
-
-fn parts(model: &Model) -> Vec<Part<'_>> {
+fn declare(writer: &mut GgufWriter, model: &Model, part: &Part<'_>) {
     let config = model.config();
-    let mut parts = vec![Part::Table("token_embd.weight", model.embedding())];
-    if !config.tied {
-        parts.push(Part::Table("output.weight", model.head()));
-    }
-    if let Some(factors) = &config.rope.factors {
-        parts.push(Part::Factors(factors));
-    }
-    parts.push(Part::Norm(Norm::Output));
-    for layer in 0..config.n_layers {
-        let ids = Projection::ALL.map(|projection| TensorId { layer, projection });
-        let norms = [
-            Norm::Attn(layer),
-            Norm::AttnSub(layer),
-            Norm::Ffn(layer),
-            Norm::FfnSub(layer),
-        ];
-        let norms = norms.into_iter().chain(ids.map(Norm::Input));
-        parts.extend(norms.filter(|&n| model.has_norm(n)).map(Part::Norm));
-        parts.extend(ids.map(Part::Linear));
-    }
-    parts
-}
-
-fn declare(writer: &mut GgufWriter, config: &ModelConfig, part: &Part<'_>) {
     let f32_id = FloatType::F32.ggml_id();
-    match part {
-        Part::Table(name, t) => {
-            writer.tensor(name, &[t.rows, t.cols], t.dtype.ggml_id(), t.bytes.len())
+    let weight = match *part {
+        Part::Factors(f) => {
+            return writer.tensor(gguf_config::ROPE_FACTORS, &[f.len()], f32_id, 4 * f.len());
         }
-        Part::Norm(norm) => {
-            let n = config.norm_len(*norm);
-            writer.tensor(&format!("{norm}.weight"), &[n], f32_id, 4 * n);
-        }
-        Part::Factors(f) => writer.tensor("rope_freqs.weight", &[f.len()], f32_id, 4 * f.len()),
-        Part::Linear(id) => {
+        Part::Weight(weight) => weight,
+    };
+    let table = |t: FloatTensor<'_>| (t.dtype.ggml_id(), t.bytes.len());
+    let (type_id, bytes) = match weight {
+        Weight::Embedding => table(model.embedding()),
+        Weight::Head => table(model.head()),
+        Weight::Norm(norm) => (f32_id, 4 * config.norm_len(norm)),
+        Weight::Projection(id) => {
             let (n, k) = config.linear_shape(id.projection);
-            let type_id = TernaryType::I2S
-                .ggml_id()
-                .unwrap_or_else(|| panic!("I2_S has an id"));
-            writer.tensor(&format!("{id}.weight"), &[n, k], type_id, n * k / 4 + 32);
+            let type_id = TernaryType::I2S.ggml_id();
+            let type_id = type_id.unwrap_or_else(|| panic!("I2_S has an id"));
+            (type_id, n * k / 4 + 32)
         }
-    }
-}
-
-fn config_keys(w: &mut GgufWriter, c: &ModelConfig) {
-    let arch = c.architecture.gguf_name();
-    let key = |name: &str| format!("{arch}.{name}");
-    w.str("general.architecture", arch);
-    w.str("general.name", &c.name);
-    w.u32("general.quantization_version", 2);
-    w.u32(&key("vocab_size"), c.vocab);
-    w.u32(&key("context_length"), c.context_len);
-    w.u32(&key("embedding_length"), c.hidden);
-    w.u32(&key("block_count"), c.n_layers);
-    w.u32(&key("feed_forward_length"), c.ffn);
-    w.u32(&key("rope.dimension_count"), c.head_dim);
-    w.u32(&key("attention.head_count"), c.n_heads);
-    w.u32(&key("attention.head_count_kv"), c.n_kv_heads);
-    w.u32(&key("attention.key_length"), c.head_dim);
-    w.u32(&key("attention.value_length"), c.head_dim);
-    w.f32(&key("attention.layer_norm_rms_epsilon"), c.norm_eps);
-    if let Some(eps) = c.input_norm_eps {
-        w.f32(&key("attention.input_norm_rms_epsilon"), eps);
-    }
-    w.f32(&key("rope.freq_base"), c.rope.theta);
-    if c.rope.linear != 1.0 {
-        w.str(&key("rope.scaling.type"), "linear");
-        w.f32(&key("rope.scaling.factor"), c.rope.linear);
-    }
+    };
+    let name = format!("{}.weight", config.architecture.gguf(weight));
+    writer.tensor(&name, &config.dims(weight), type_id, bytes);
 }
 
 fn tokenizer_keys(

@@ -198,10 +198,7 @@ fn config(model: &Model) -> BTreeMap<&'static str, Value> {
     // Shortest decimal text, so that 1e-5 is not shown with the digits of an f64.
     let number = |v: f32| Value::from(v.to_string().parse::<f64>().unwrap_or(v as f64));
     BTreeMap::from([
-        (
-            "activation",
-            format!("{:?}", c.activation).to_lowercase().into(),
-        ),
+        ("activation", c.activation.to_string().into()),
         ("architecture", c.architecture.to_string().into()),
         ("context", c.context_len.into()),
         ("ffn", c.ffn.into()),
@@ -221,7 +218,7 @@ fn config(model: &Model) -> BTreeMap<&'static str, Value> {
         ),
         ("rope_linear", number(c.rope.linear)),
         ("rope_theta", number(c.rope.theta)),
-        ("sub_norms", c.sub_norms.into()),
+        ("sub_norms", c.sub_norms().into()),
         ("tied", c.tied.into()),
         ("vocab", c.vocab.into()),
     ])

@@ -23,3 +23,4 @@ pub mod step;
 pub mod stream;
 pub mod synth;
 pub mod tokenizer;
+pub mod vocab;

@@ -84,9 +84,9 @@ impl Setup {
     /// The tokenizer of `model`.
     ///
     /// # Errors
-    /// [`TokenizerError`].
-    pub fn tokenizer(&self, model: &Model) -> Result<Tokenizer, TokenizerError> {
-        Tokenizer::of(model, self.pre.as_deref())
+    /// [`SetupError::Load`] or [`SetupError::Tokenizer`].
+    pub fn tokenizer(&self, model: &Model) -> Result<Tokenizer, SetupError> {
+        tokenizer(model, self.pre.as_deref())
     }
 
     /// Packs `model` and emits its kernels.
@@ -110,6 +110,19 @@ impl Setup {
             load: start.elapsed(),
         })
     }
+}
+
+/// The tokenizer that belongs to `model`, checked against its embedding; `pre` overrides the pre-tokeniser of a
+/// GGUF file.
+///
+/// # Errors
+/// [`SetupError::Load`] or [`SetupError::Tokenizer`].
+pub fn tokenizer(model: &Model, pre: Option<&str>) -> Result<Tokenizer, SetupError> {
+    Ok(Tokenizer::of(
+        &model.vocabulary()?,
+        model.config().vocab,
+        pre,
+    )?)
 }
 
 /// Threads that this process may run at once.

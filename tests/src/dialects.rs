@@ -6,7 +6,7 @@ use bitnet_runtime::format::float::FloatType;
 use bitnet_runtime::format::ternary::pack::pack;
 use bitnet_runtime::format::{self, GgufWriter, OpenOptions};
 use bitnet_runtime::format::{FloatTensor, Model};
-use bitnet_runtime::graph::{Norm, Projection, TensorId};
+use bitnet_runtime::graph::{Norm, TensorId, Weight};
 use safetensors::{Dtype, tensor::TensorView};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,18 +24,11 @@ fn linears(model: &Model) -> Vec<TensorId> {
 }
 
 fn norms(model: &Model) -> Vec<Norm> {
-    let layers = (0..model.config().n_layers).flat_map(|l| {
-        [
-            Norm::Attn(l),
-            Norm::AttnSub(l),
-            Norm::Ffn(l),
-            Norm::FfnSub(l),
-        ]
-    });
-    layers
-        .chain([Norm::Output])
-        .filter(|&n| model.has_norm(n))
-        .collect()
+    let norm = |weight| match weight {
+        Weight::Norm(norm) => Some(norm),
+        _ => None,
+    };
+    model.config().weights().filter_map(norm).collect()
 }
 
 /// The demo model with TQ2_0 projections: its K are multiples of 256, as that type wants.
@@ -44,7 +37,7 @@ fn tq2_0_file(dir: &Path) -> PathBuf {
     let model = bitnet_runtime::demo::open(&OpenOptions::default()).expect("the demo model");
     let c = model.config();
     let mut w = GgufWriter::default();
-    let arch = c.architecture.gguf_name();
+    let arch = c.architecture.name;
     let key = |k: &str| format!("{arch}.{k}");
     w.str("general.architecture", arch);
     w.u32(&key("context_length"), c.context_len);
@@ -110,6 +103,10 @@ fn master_folder(dir: &Path) -> PathBuf {
     )
     .expect("written");
     let model = format::open(&tiny, &OpenOptions::default()).expect("the fixture opens");
+    let hf = |weight| {
+        let mut names = model.config().architecture.hf(weight);
+        names.next().expect("a name") + ".weight"
+    };
     let mut tensors: Vec<(String, Vec<usize>, Vec<f32>)> = Vec::new();
     for id in linears(&model) {
         let m = model.ternary(id).expect("a projection");
@@ -119,26 +116,18 @@ fn master_folder(dir: &Path) -> PathBuf {
         let values = (0..m.n() * m.k())
             .map(|i| f32::from(m.trit(i / m.k(), i % m.k())) * scale)
             .collect();
-        tensors.push((
-            format!("{}.weight", hf_name(id)),
-            vec![m.n(), m.k()],
-            values,
-        ));
+        tensors.push((hf(Weight::Projection(id)), vec![m.n(), m.k()], values));
     }
     for n in norms(&model) {
         let v = model.norm(n).expect("a norm");
-        tensors.push((hf_norm(n), vec![v.len()], v));
+        tensors.push((hf(Weight::Norm(n)), vec![v.len()], v));
     }
     let table = model.embedding();
     let mut values = vec![0f32; table.rows * table.cols];
     for (r, row) in values.chunks_exact_mut(table.cols).enumerate() {
         table.row_to_f32(r, row);
     }
-    tensors.push((
-        "model.embed_tokens.weight".into(),
-        vec![table.rows, table.cols],
-        values,
-    ));
+    tensors.push((hf(Weight::Embedding), vec![table.rows, table.cols], values));
     let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
         .into_iter()
         .map(|(n, s, v)| (n, s, v.iter().flat_map(|x| x.to_le_bytes()).collect()))
@@ -152,28 +141,4 @@ fn master_folder(dir: &Path) -> PathBuf {
     safetensors::serialize_to_file(views, None, &folder.join("model.safetensors"))
         .expect("written");
     folder
-}
-
-fn hf_name(id: TensorId) -> String {
-    let part = match id.projection {
-        Projection::AttnQ => "self_attn.q_proj",
-        Projection::AttnK => "self_attn.k_proj",
-        Projection::AttnV => "self_attn.v_proj",
-        Projection::AttnOut => "self_attn.o_proj",
-        Projection::FfnGate => "mlp.gate_proj",
-        Projection::FfnUp => "mlp.up_proj",
-        Projection::FfnDown => "mlp.down_proj",
-    };
-    format!("model.layers.{}.{part}", id.layer)
-}
-
-fn hf_norm(norm: Norm) -> String {
-    match norm {
-        Norm::Attn(l) => format!("model.layers.{l}.input_layernorm.weight"),
-        Norm::AttnSub(l) => format!("model.layers.{l}.self_attn.attn_sub_norm.weight"),
-        Norm::Ffn(l) => format!("model.layers.{l}.post_attention_layernorm.weight"),
-        Norm::FfnSub(l) => format!("model.layers.{l}.mlp.ffn_sub_norm.weight"),
-        Norm::Output => "model.norm.weight".into(),
-        Norm::Input(id) => format!("{}.rms_norm.weight", hf_name(id)),
-    }
 }

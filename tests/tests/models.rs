@@ -31,8 +31,8 @@ fn every_shape_is_written_and_loads() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("m.gguf");
     for shape in SHAPES {
-        let tables = if shape.tied { 1 } else { 2 };
-        let need = (shape.vocab * shape.hidden * 2 * tables) as u64 + (1 << 30);
+        let tables = if shape.config.tied { 1 } else { 2 };
+        let need = (shape.config.vocab * shape.config.hidden * 2 * tables) as u64 + (1 << 30);
         if free_bytes(dir.path()) < need {
             println!("SKIPPED {}: needs {need} bytes of disk", shape.name);
             continue;
@@ -63,9 +63,9 @@ fn every_shape_is_written_and_loads() {
                 shape.name
             )
         };
-        is("hidden", shape.hidden);
-        is("ffn", shape.ffn);
-        is("vocab", shape.vocab);
+        is("hidden", shape.config.hidden);
+        is("ffn", shape.config.ffn);
+        is("vocab", shape.config.vocab);
         let said = run(
             "bitnet-run",
             &[

@@ -1,9 +1,11 @@
-//! The products of a model: the shapes of its ternary layers as the engine stacks them.
+//! The products of a model that are worth a kernel of their own: the shapes of its ternary layers as the network
+//! stacks and splits them.
 
-use bitnet_runtime::graph::{ModelConfig, Projection};
+use bitnet_runtime::format::{LoadError, Model};
+use bitnet_runtime::graph::{ModelConfig, Product, ScaleShape, TensorId, products};
 use bitnet_runtime::synth::Shape;
 
-/// The distinct (N, K) of a model's layers, largest first, and the weights of one layer stack.
+/// The distinct (N, K) of a model's products, largest first, and how many weights they have together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shapes {
     /// Distinct shapes.
@@ -14,46 +16,27 @@ pub struct Shapes {
 
 impl Shapes {
     /// Of an opened model.
-    pub fn of_model(config: &ModelConfig) -> Self {
-        Self::new(
-            config.n_layers,
-            config.input_norm_eps.is_none(),
-            |projection| config.linear_shape(projection),
-        )
+    ///
+    /// # Errors
+    /// When the scales of a projection cannot be read.
+    pub fn of_model(model: &Model) -> Result<Self, LoadError> {
+        let scales = model
+            .linear_ids()
+            .map(|id| Ok((id, model.scale_shape(id)?)))
+            .collect::<Result<std::collections::HashMap<TensorId, ScaleShape>, LoadError>>()?;
+        Ok(Self::new(model.config(), |id| scales[&id]))
     }
 
     /// Of a published model that need not be here.
     pub fn of_shape(shape: &Shape) -> Self {
-        Self::new(shape.n_layers, true, |projection| {
-            shape.linear_shape(projection)
-        })
+        Self::new(&shape.config, |_| ScaleShape::Rows)
     }
 
-    /// `stacked`: q|k|v and gate|up share their input and run as one product each.
-    fn new(n_layers: usize, stacked: bool, of: impl Fn(Projection) -> (usize, usize)) -> Self {
-        let groups: &[&[Projection]] = if stacked {
-            &[
-                &[Projection::AttnQ, Projection::AttnK, Projection::AttnV],
-                &[Projection::AttnOut],
-                &[Projection::FfnGate, Projection::FfnUp],
-                &[Projection::FfnDown],
-            ]
-        } else {
-            &[
-                &[Projection::AttnQ],
-                &[Projection::AttnK],
-                &[Projection::AttnV],
-                &[Projection::AttnOut],
-                &[Projection::FfnGate],
-                &[Projection::FfnUp],
-                &[Projection::FfnDown],
-            ]
-        };
-        let mut distinct: Vec<(usize, usize)> = groups
-            .iter()
-            .map(|g| (g.iter().map(|&r| of(r).0).sum(), of(g[0]).1))
-            .collect();
-        let weights = n_layers * distinct.iter().map(|(n, k)| n * k).sum::<usize>();
+    fn new(config: &ModelConfig, scales: impl Fn(TensorId) -> ScaleShape) -> Self {
+        let products = products::products(config, scales);
+        let weights = products.iter().map(|p| p.n * p.k).sum();
+        let mut distinct: Vec<(usize, usize)> =
+            products.iter().map(|&Product { n, k }| (n, k)).collect();
         distinct.sort_unstable_by_key(|&(n, k)| (std::cmp::Reverse(n * k), n));
         distinct.dedup();
         Self { distinct, weights }

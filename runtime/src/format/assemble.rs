@@ -11,7 +11,7 @@ use super::store::{TensorInfo, TensorStore};
 use super::ternary::{Packing, Ternarise, TernarySource, looks_ternary};
 use crate::format::Model;
 use crate::format::model::TokenizerHome;
-use crate::graph::{ModelConfig, Norm, Projection, TensorId};
+use crate::graph::{ModelConfig, Norm, Projection, TensorId, Weight};
 
 /// A model under construction.
 pub(super) struct Assembly {
@@ -47,6 +47,10 @@ impl Assembly {
             head: None,
             notes: Vec::new(),
         }
+    }
+
+    pub(super) fn format(&self) -> &'static str {
+        self.format
     }
 
     pub(super) fn config(&self) -> &ModelConfig {
@@ -120,17 +124,37 @@ impl Assembly {
         }
     }
 
-    pub(super) fn embedding(&mut self, name: &str) -> Result<(), LoadErrorKind> {
-        self.embedding = self.table(name)?;
+    /// Takes every weight of the graph: `names` gives what it may be called, without `.weight`, and `projection`
+    /// says how a projection of that name is read.
+    pub(super) fn take_all<N: Iterator<Item = String>>(
+        &mut self,
+        names: impl Fn(Weight) -> N,
+        mut projection: impl FnMut(&mut Self, TensorId, &str) -> Result<TernarySource, LoadErrorKind>,
+    ) -> Result<(), LoadErrorKind> {
+        let weights: Vec<Weight> = self.config.weights().collect();
+        for weight in weights {
+            let mut usual = None;
+            let there = names(weight).find(|name| {
+                let there = self.has(&format!("{name}.weight"));
+                usual.get_or_insert_with(|| name.clone());
+                there
+            });
+            let name = there.or(usual).expect("a weight has a name");
+            let full = format!("{name}.weight");
+            match weight {
+                Weight::Embedding => self.embedding = self.table(&full)?,
+                Weight::Head => self.head = Some(self.table(&full)?),
+                Weight::Norm(norm) => self.norm(norm, &full)?,
+                Weight::Projection(id) => {
+                    let source = projection(self, id, &name)?;
+                    self.linear(id, source);
+                }
+            }
+        }
         Ok(())
     }
 
-    pub(super) fn head(&mut self, name: &str) -> Result<(), LoadErrorKind> {
-        self.head = Some(self.table(name)?);
-        Ok(())
-    }
-
-    pub(super) fn norm(&mut self, norm: Norm, name: &str) -> Result<(), LoadErrorKind> {
+    fn norm(&mut self, norm: Norm, name: &str) -> Result<(), LoadErrorKind> {
         let index = self.find(name)?;
         let (want, info) = (self.config.norm_len(norm), self.tensor(index));
         let float = matches!(
@@ -195,7 +219,7 @@ impl Assembly {
     }
 
     /// Takes the next projection; they come in the order of [`Model::linear_ids`].
-    pub(super) fn linear(&mut self, id: TensorId, source: TernarySource) {
+    fn linear(&mut self, id: TensorId, source: TernarySource) {
         let at = id.layer * Projection::ALL.len() + id.projection as usize;
         assert_eq!(at, self.linears.len(), "projections in order");
         self.linears.push(source);

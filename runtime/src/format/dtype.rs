@@ -197,13 +197,16 @@ pub(crate) fn from_ggml_id(id: u32, tensor: &str) -> Result<Dtype, LoadErrorKind
         Some(t) => Ok(Dtype::Ternary(t)),
         None => Err(unsupported(
             format!("type id {id} of tensor {tensor}"),
-            known_types(),
+            known_types("GGUF"),
         )),
     }
 }
 
-/// The readable types, for messages.
-pub(crate) fn known_types() -> String {
+/// The readable types of projections and of other tensors in a file format, for messages.
+pub(crate) fn known_types(format: &str) -> String {
+    if format == "safetensors" {
+        return "known are U8 (packed) F32 F16 BF16".into();
+    }
     let floats: Vec<_> = FloatType::ALL.iter().map(|f| f.name()).collect();
     let ternary: Vec<_> = TernaryType::ALL
         .iter()
@@ -215,11 +218,6 @@ pub(crate) fn known_types() -> String {
         ternary.join(" "),
         floats.join(" ")
     )
-}
-
-/// The readable types of safetensors files, for messages.
-pub(crate) fn known_hf_types() -> &'static str {
-    "known are U8 (packed) F32 F16 BF16"
 }
 
 /// Bytes of a tensor of `dims` (outermost first); `None` on overflow or a partial block.

@@ -12,6 +12,7 @@ use super::error::{LoadErrorKind, bad, unsupported};
 use super::map::Blob;
 use super::metadata::{Entry, Metadata, ValueType};
 use super::store::TensorInfo;
+use crate::graph::Architecture;
 
 /// The first four bytes of a file.
 pub(crate) const MAGIC: [u8; 4] = *b"GGUF";
@@ -55,12 +56,8 @@ pub(crate) fn parse(file: &Arc<Blob>) -> Result<Gguf, LoadErrorKind> {
     let alignment = alignment(&metadata)?;
     let raw = read_infos(&mut r, n_tensors)?;
     let arch = metadata.str("general.architecture")?.unwrap_or_default();
-    let tensors = place(raw, &r, alignment, is_ternary_arch(arch))?;
+    let tensors = place(raw, &r, alignment, Architecture::of_gguf(arch).is_some())?;
     Ok(Gguf { metadata, tensors })
-}
-
-fn is_ternary_arch(arch: &str) -> bool {
-    arch == "llama" || arch.starts_with("bitnet")
 }
 
 fn check_version(version: u32) -> Result<(), LoadErrorKind> {
@@ -365,9 +362,15 @@ fn place_one(
         ));
     }
     let mut dtype = dtype::from_ggml_id(t.type_id, &t.name)?;
-    if t.type_id == 39 && ternary_arch && is_tl2(&t.dims, next.saturating_sub(t.offset), alignment)
-    {
+    let extent = next.saturating_sub(t.offset);
+    if t.type_id == 39 && ternary_arch && is_tl2(&t.dims, extent, alignment) {
         dtype = Dtype::Ternary(TernaryType::TL2);
+    }
+    if dtype == Dtype::Ternary(TernaryType::Q2_0) && is_q2_128(&t.dims, extent, alignment) {
+        return Err(unsupported(
+            format!("Q2_0 in blocks of 128 (tensor {})", t.name),
+            "this is the type's first form; newer files have blocks of 64: fetch one, or convert again",
+        ));
     }
     let shape = || {
         t.dims
@@ -411,11 +414,17 @@ fn place_one(
 /// Id 39 is TL2 to bitnet.cpp and MXFP4 to others; only the bytes the tensor takes tell them apart.
 fn is_tl2(dims: &[usize], extent: u64, alignment: usize) -> bool {
     let [n, k] = *dims else { return false };
-    let Some(size) = TernaryType::TL2.n_bytes(n, k) else {
-        return false;
-    };
-    extent == size as u64
-        || size
-            .checked_next_multiple_of(alignment)
-            .is_some_and(|s| extent == s as u64)
+    fills(TernaryType::TL2.n_bytes(n, k), extent, alignment)
+}
+
+/// Q2_0 began with blocks of 128 (2 bytes of scale and 32 of codes) under the id that now means blocks of 64.
+fn is_q2_128(dims: &[usize], extent: u64, alignment: usize) -> bool {
+    let [n, k] = *dims else { return false };
+    k.is_multiple_of(128) && fills(n.checked_mul(k / 128 * 34), extent, alignment)
+}
+
+/// Whether a tensor of this size takes `extent` bytes of the file, with or without padding after it.
+fn fills(size: Option<usize>, extent: u64, alignment: usize) -> bool {
+    let padded = size.and_then(|s| s.checked_next_multiple_of(alignment));
+    [size, padded].iter().flatten().any(|&s| s as u64 == extent)
 }

@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 use super::assemble::Assembly;
-use super::dtype::{self, Dtype, TernaryType};
+use super::dtype::{Dtype, TernaryType};
 use super::error::{LoadErrorKind, bad, unsupported};
 use super::hf_config::{Config, Weights};
+use super::projection::Stored;
 use super::source::Source;
-use super::ternary::{Packing, RowOrder, Ternarise, TernarySource};
+use super::ternary::RowOrder;
 use super::{OpenOptions, safetensors};
 use crate::format::Model;
 use crate::format::model::TokenizerHome;
-use crate::graph::{Architecture, Norm, Projection, TensorId};
+use crate::graph::Weight;
 
 /// Reads a JSON file of the folder; `None` when it is not there.
 pub(super) fn read_json<T: DeserializeOwned>(
@@ -88,13 +89,9 @@ pub(super) fn open(source: Source, options: &OpenOptions) -> Result<Model, LoadE
     };
     let weights = config.weights()?;
     let model_config = config.model(&store, &folder)?;
-    let absmean = config.class()? == Architecture::Bitnet && weights == Weights::Unsaid;
+    let quantises = config.class()?.hf_quantises && weights == Weights::Unsaid;
     let mut model = Assembly::new(model_config, store, path, "safetensors");
-    let options = OpenOptions {
-        absmean: options.absmean || absmean,
-        ..options.clone()
-    };
-    assemble(&mut model, weights, &options)?;
+    assemble(&mut model, weights, quantises, options)?;
     model.finish(TokenizerHome::Folder(folder))
 }
 
@@ -124,139 +121,64 @@ fn no_config(folder: &Path) -> LoadErrorKind {
 fn assemble(
     model: &mut Assembly,
     weights: Weights,
+    quantises: bool,
     options: &OpenOptions,
 ) -> Result<(), LoadErrorKind> {
     let config = model.config().clone();
-    model.embedding("model.embed_tokens.weight")?;
     if config.tied {
-        model.ignore("lm_head.weight");
-    } else {
-        model.head("lm_head.weight")?;
+        let head = config.architecture.hf(Weight::Head);
+        head.for_each(|name| model.ignore(&format!("{name}.weight")));
     }
-    model.norm(Norm::Output, "model.norm.weight")?;
     for layer in 0..config.n_layers {
-        let block = format!("model.layers.{layer}");
-        model.ignore(&format!("{block}.self_attn.rotary_emb.inv_freq"));
-        model.norm(
-            Norm::Attn(layer),
-            &format!("{block}.input_layernorm.weight"),
-        )?;
-        model.norm(
-            Norm::Ffn(layer),
-            &format!("{block}.post_attention_layernorm.weight"),
-        )?;
-        if config.sub_norms {
-            // The second name is 1bitLLM's.
-            for (norm, names) in [
-                (
-                    Norm::AttnSub(layer),
-                    ["self_attn.attn_sub_norm", "self_attn.inner_attn_ln"],
-                ),
-                (
-                    Norm::FfnSub(layer),
-                    ["mlp.ffn_sub_norm", "mlp.ffn_layernorm"],
-                ),
-            ] {
-                let names = names.map(|n| format!("{block}.{n}.weight"));
-                let name = names.iter().find(|n| model.has(n)).unwrap_or(&names[0]);
-                model.norm(norm, name)?;
-            }
-        }
-        for projection in Projection::ALL {
-            let id = TensorId { layer, projection };
-            let name = format!("{block}.{}", module(projection));
-            if config.input_norm_eps.is_some() {
-                model.norm(Norm::Input(id), &format!("{name}.rms_norm.weight"))?;
-            }
-            linear(model, id, &name, weights, options)?;
-        }
+        model.ignore(&format!(
+            "model.layers.{layer}.self_attn.rotary_emb.inv_freq"
+        ));
     }
+    let names = |weight| config.architecture.hf(weight);
+    model.take_all(names, |model, id, name| {
+        let stored = Stored {
+            name,
+            scale: scale(model, name, weights)?,
+            order: RowOrder::Neutral,
+            masters: weights == Weights::Master || quantises,
+            either: config.sub_norms() && weights == Weights::Unsaid,
+        };
+        stored.source(model, id, options)
+    })?;
     model.refuse_unused("it would change the result")
 }
 
-pub(super) fn module(projection: Projection) -> &'static str {
-    match projection {
-        Projection::AttnQ => "self_attn.q_proj",
-        Projection::AttnK => "self_attn.k_proj",
-        Projection::AttnV => "self_attn.v_proj",
-        Projection::AttnOut => "self_attn.o_proj",
-        Projection::FfnGate => "mlp.gate_proj",
-        Projection::FfnUp => "mlp.up_proj",
-        Projection::FfnDown => "mlp.down_proj",
-    }
-}
-
-fn linear(
+/// The multiplier of a projection, from a tensor beside it that multiplies or divides.
+fn scale(
     model: &mut Assembly,
-    id: TensorId,
     module: &str,
     weights: Weights,
-    options: &OpenOptions,
-) -> Result<(), LoadErrorKind> {
-    let (n, k) = model.config().linear_shape(id.projection);
-    let name = format!("{module}.weight");
-    let scale_name = format!("{module}.weight_scale");
-    let packed = model.dtype_of(&name) == Some(Dtype::Ternary(TernaryType::HfPacked));
-    // Four rows share a byte.
-    let tensor = model.matrix(&name, if packed { n.div_ceil(4) } else { n }, k)?;
-    let scale = model.scalar(&scale_name)?;
-    let bitnet = model.config().architecture != Architecture::Llama;
-    let packing = match model.tensor(tensor).dtype {
-        Dtype::Ternary(t) => Packing::Plain(t),
-        Dtype::Float(_) if scale.is_some() => Packing::Floats(Ternarise::OneMagnitude),
-        Dtype::Float(_) if options.absmean || weights == Weights::Master => {
-            Packing::Floats(Ternarise::Absmean)
-        }
-        Dtype::Float(_) if bitnet && weights == Weights::Unsaid => {
-            Packing::Floats(Ternarise::Detect)
-        }
-        Dtype::Float(_) => {
-            model.require_ternary_look(tensor, k)?;
-            Packing::Floats(Ternarise::OneMagnitude)
-        }
-        Dtype::Other(t) => {
-            return Err(unsupported(
-                format!("type {t} of tensor {name}"),
-                dtype::known_hf_types(),
-            ));
-        }
-    };
-    let factor = match (scale, weights) {
-        (Some(s), Weights::Multiply) => s,
-        (Some(s), Weights::Divide) => 1.0 / s,
-        (Some(_), _) => {
-            let known = "without it nothing tells whether weight_scale multiplies or divides";
-            return Err(unsupported(
-                format!("{scale_name} without an offline quantization_config in config.json"),
-                known,
-            ));
-        }
-        (None, _) if packed => {
-            let hint = "packed weights have one; fetch or convert the folder again".into();
+) -> Result<Option<f32>, LoadErrorKind> {
+    let name = format!("{module}.weight_scale");
+    let stored = model.dtype_of(&format!("{module}.weight"));
+    let packed = stored == Some(Dtype::Ternary(TernaryType::HfPacked));
+    let Some(stored) = model.scalar(&name)? else {
+        if packed {
             return Err(LoadErrorKind::Missing {
-                field: format!("tensor {scale_name}"),
-                hint,
+                field: format!("tensor {name}"),
+                hint: "packed weights have one; fetch or convert the folder again".into(),
             });
         }
-        (None, _) => 1.0,
+        return Ok(None);
     };
-    if !(factor.is_finite() && factor > 0.0) {
-        return Err(bad(
-            format!("tensor {scale_name}"),
-            "a scale whose inverse is finite",
-            factor,
-        ));
+    let factor = match weights {
+        Weights::Multiply => stored,
+        Weights::Divide => 1.0 / stored,
+        Weights::Master | Weights::Unsaid => {
+            return Err(unsupported(
+                format!("{name} without an offline quantization_config in config.json"),
+                "without it nothing tells whether weight_scale multiplies or divides",
+            ));
+        }
+    };
+    if factor.is_finite() && factor > 0.0 {
+        return Ok(Some(factor));
     }
-    model.linear(
-        id,
-        TernarySource {
-            tensor,
-            n,
-            k,
-            packing,
-            factor,
-            order: RowOrder::Neutral,
-        },
-    );
-    Ok(())
+    let field = format!("tensor {name}");
+    Err(bad(field, "a scale whose inverse is finite", factor))
 }

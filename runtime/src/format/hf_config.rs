@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::assemble::ConfigCheck;
 use super::error::{LoadErrorKind, bad, unsupported};
 use super::store::TensorStore;
-use crate::graph::{Activation, Architecture, ModelConfig, Rope};
+use crate::graph::{ARCHITECTURES, Activation, Architecture, ModelConfig, Rope, Weight};
 
 /// The fields of `config.json` that are used. Others are skipped without being kept.
 #[derive(Deserialize)]
@@ -71,33 +71,23 @@ pub(super) enum Weights {
 
 impl Config {
     /// The graph by the name of the class, before the activation is looked at.
-    pub(super) fn class(&self) -> Result<Architecture, LoadErrorKind> {
-        let name = self
-            .architectures
-            .iter()
-            .flatten()
-            .next()
-            .map(String::as_str);
-        match (name, self.model_type.as_deref()) {
-            (Some("BitNetForCausalLM"), _) => Ok(Architecture::BitnetB158),
-            (Some("BitnetForCausalLM"), _) => Ok(Architecture::Bitnet),
-            (Some("LlamaForCausalLM"), _) => Ok(Architecture::Llama),
-            (None, Some("bitnet")) => Ok(Architecture::BitnetB158),
-            (None, Some("llama")) => Ok(Architecture::Llama),
-            (name, kind) => Err(unsupported(
-                format!(
-                    "architecture {:?} in config.json",
-                    name.or(kind).unwrap_or("(none)")
-                ),
-                "known are BitNetForCausalLM BitnetForCausalLM LlamaForCausalLM",
-            )),
-        }
+    pub(super) fn class(&self) -> Result<&'static Architecture, LoadErrorKind> {
+        let name = self.architectures.iter().flatten().next();
+        let (name, kind) = (name.map(String::as_str), self.model_type.as_deref());
+        Architecture::of_hf(name, kind).ok_or_else(|| {
+            let got = name.or(kind).unwrap_or("(none)");
+            let known: Vec<_> = ARCHITECTURES.iter().filter_map(|a| a.hf_class).collect();
+            unsupported(
+                format!("architecture {got:?} in config.json"),
+                format!("known are {}", known.join(" ")),
+            )
+        })
     }
 
-    fn architecture(&self) -> Result<(Architecture, Activation), LoadErrorKind> {
+    fn architecture(&self) -> Result<&'static Architecture, LoadErrorKind> {
         let class = self.class()?;
         let activation = match self.hidden_act.as_deref() {
-            None => class.activation(),
+            None => class.activation,
             Some("relu2") => Activation::Relu2,
             Some("silu" | "swish") => Activation::Silu,
             Some(other) => {
@@ -107,19 +97,12 @@ impl Config {
                 ));
             }
         };
-        // With sub-norms the activation is what tells the two graphs apart.
-        let architecture = match (class, activation) {
-            (Architecture::Llama, Activation::Silu) => Architecture::Llama,
-            (Architecture::Llama, Activation::Relu2) => {
-                return Err(unsupported(
-                    "hidden_act \"relu2\" in a llama config.json",
-                    "known is silu",
-                ));
-            }
-            (_, Activation::Relu2) => Architecture::BitnetB158,
-            (_, Activation::Silu) => Architecture::Bitnet,
-        };
-        Ok((architecture, activation))
+        class.with_activation(activation).ok_or_else(|| {
+            unsupported(
+                format!("hidden_act of {activation} in a {class} config.json"),
+                format!("known is {}", class.activation),
+            )
+        })
     }
 
     fn quantization(&self) -> Quantization {
@@ -164,7 +147,7 @@ impl Config {
         store: &TensorStore,
         folder: &Path,
     ) -> Result<ModelConfig, LoadErrorKind> {
-        let (architecture, activation) = self.architecture()?;
+        let architecture = self.architecture()?;
         let heads = self.num_attention_heads;
         let head_dim = match self.head_dim {
             Some(d) => d,
@@ -178,8 +161,8 @@ impl Config {
                 ));
             }
         };
-        let llama = architecture == Architecture::Llama;
-        let norm_eps = self.rms_norm_eps.unwrap_or(if llama { 1e-6 } else { 1e-5 });
+        let defaults = architecture.hf_defaults;
+        let norm_eps = self.rms_norm_eps.unwrap_or(defaults.norm_eps);
         let q = self.quantization();
         let input_norms = q.use_rms_norm.unwrap_or(false);
         let name = folder
@@ -197,7 +180,6 @@ impl Config {
             vocab: self.vocab_size,
             context_len: self.max_position_embeddings.unwrap_or(2048),
             norm_eps: positive("rms_norm_eps", norm_eps)?,
-            sub_norms: architecture.sub_norms(),
             input_norm_eps: match input_norms {
                 true => Some(positive(
                     "quantization_config.rms_norm_eps",
@@ -205,17 +187,19 @@ impl Config {
                 )?),
                 false => None,
             },
-            activation,
-            rope: self.rope(head_dim, architecture)?,
-            tied: self
-                .tie_word_embeddings
-                .unwrap_or(store.find("lm_head.weight").is_none()),
+            activation: architecture.activation,
+            rope: self.rope(head_dim, defaults.rope_theta)?,
+            tied: self.tie_word_embeddings.unwrap_or_else(|| {
+                !architecture
+                    .hf(Weight::Head)
+                    .any(|n| store.find(&format!("{n}.weight")).is_some())
+            }),
         };
         config.check(store.tensors().len())?;
         Ok(config)
     }
 
-    fn rope(&self, head_dim: usize, architecture: Architecture) -> Result<Rope, LoadErrorKind> {
+    fn rope(&self, head_dim: usize, default_theta: f32) -> Result<Rope, LoadErrorKind> {
         let empty = RopeScaling::default();
         let s = self
             .rope_scaling
@@ -223,14 +207,9 @@ impl Config {
             .or(self.rope_parameters.as_ref())
             .unwrap_or(&empty);
         let in_parameters = self.rope_parameters.as_ref().and_then(|p| p.rope_theta);
-        let default = if architecture == Architecture::BitnetB158 {
-            500_000.0
-        } else {
-            10_000.0
-        };
         let theta = positive(
             "rope_theta",
-            self.rope_theta.or(in_parameters).unwrap_or(default),
+            self.rope_theta.or(in_parameters).unwrap_or(default_theta),
         )?;
         let factor = || positive("rope_scaling.factor", s.factor.unwrap_or(f32::NAN));
         let (linear, factors) = match s.rope_type.as_deref().unwrap_or("default") {

@@ -13,8 +13,8 @@ use super::metadata::Metadata;
 use super::store::{TensorInfo, TensorStore};
 use super::ternary::TernarySource;
 use super::{LoadError, LoadErrorKind, vocab};
-use crate::graph::{ModelConfig, Norm, Projection, TensorId};
-use crate::tokenizer::GgufVocab;
+use crate::graph::{ModelConfig, Norm, Projection, ScaleShape, TensorId};
+use crate::vocab::VocabSource;
 
 /// A float table (embedding or head) as it lies in the file: `rows × cols`, row-major.
 #[derive(Clone, Copy, Debug)]
@@ -116,18 +116,21 @@ impl Model {
         }
     }
 
-    /// The vocabulary of a GGUF file, in its own words; `None` where the file has none or the model
-    /// is a folder.
+    /// The vocabulary, in the files' own words.
     ///
     /// # Errors
     /// When a `tokenizer.*` key holds another kind of value than it must.
-    pub fn gguf_vocab(&self) -> Result<Option<GgufVocab>, LoadError> {
+    pub fn vocabulary(&self) -> Result<VocabSource, LoadError> {
         match &self.tokenizer {
             TokenizerHome::Gguf(m) => {
-                let arch = self.config.architecture.gguf_name();
-                vocab::from_metadata(m, arch).map_err(|kind| LoadError::new(&self.path, kind))
+                let vocab = vocab::from_metadata(m, self.config.architecture.name)
+                    .map_err(|kind| LoadError::new(&self.path, kind))?;
+                Ok(VocabSource::Keys {
+                    path: self.path.clone(),
+                    vocab: vocab.map(Box::new),
+                })
             }
-            TokenizerHome::Folder(_) => Ok(None),
+            TokenizerHome::Folder(folder) => Ok(VocabSource::Folder(folder.clone())),
         }
     }
 
@@ -166,6 +169,19 @@ impl Model {
         source
             .decode(&self.store)
             .map_err(|kind| LoadError::new(&self.path, kind))
+    }
+
+    /// How far the scales of a projection reach, without decoding its codes.
+    ///
+    /// # Errors
+    /// As [`Self::ternary`], where scales are concerned.
+    ///
+    /// # Panics
+    /// When `id.layer` is not below `n_layers`.
+    pub fn scale_shape(&self, id: TensorId) -> Result<ScaleShape, LoadError> {
+        let scales = self.linear(id).scales(&self.store);
+        let scales = scales.map_err(|kind| LoadError::new(&self.path, kind))?;
+        Ok(ScaleShape::from(&scales))
     }
 
     fn linear(&self, id: TensorId) -> &TernarySource {

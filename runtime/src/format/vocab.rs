@@ -3,7 +3,7 @@
 use super::error::{LoadErrorKind, bad};
 use super::metadata::Metadata;
 use super::write::GgufWriter;
-use crate::tokenizer::GgufVocab;
+use crate::vocab::GgufVocab;
 
 const PREFIX: &str = "tokenizer.ggml.";
 const HUGGING_FACE: &str = "tokenizer.huggingface.json";

@@ -1,61 +1,10 @@
-//! What a model computes, as data: sizes, norms, activation, rotary embedding, and the names of its weights by role.
+//! One model as data: sizes, norms, activation, rotary embedding, and its weights by what they are for.
 //!
 //! Nothing here knows a file or a kernel: readers fill a [`ModelConfig`], the network builds from it.
 
 use std::fmt;
 
-/// The graph a file asks for. Differences that matter to arithmetic are fields of
-/// [`ModelConfig`]; this name is for people and for writing files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Architecture {
-    /// microsoft/bitnet-b1.58-2B-4T: sub-norms, ReLU², tied.
-    BitnetB158,
-    /// The first upload of the same model: the same graph, a separate head.
-    Bitnet25,
-    /// 1bitLLM: sub-norms, SiLU.
-    Bitnet,
-    /// Llama with ternary projections (Llama3-8B-1.58, Falcon3, Falcon-E): no sub-norms, SiLU.
-    Llama,
-}
-
-impl Architecture {
-    /// Every architecture that can be loaded.
-    pub const ALL: [Architecture; 4] = [
-        Architecture::BitnetB158,
-        Architecture::Bitnet25,
-        Architecture::Bitnet,
-        Architecture::Llama,
-    ];
-
-    /// The value of `general.architecture`.
-    pub fn gguf_name(self) -> &'static str {
-        match self {
-            Architecture::BitnetB158 => "bitnet-b1.58",
-            Architecture::Bitnet25 => "bitnet-25",
-            Architecture::Bitnet => "bitnet",
-            Architecture::Llama => "llama",
-        }
-    }
-
-    /// Whether the attention output and the FFN product are normalised before their projection.
-    pub fn sub_norms(self) -> bool {
-        self != Architecture::Llama
-    }
-
-    /// The gate's activation where the file does not say otherwise.
-    pub fn activation(self) -> Activation {
-        match self {
-            Architecture::BitnetB158 | Architecture::Bitnet25 => Activation::Relu2,
-            Architecture::Bitnet | Architecture::Llama => Activation::Silu,
-        }
-    }
-}
-
-impl fmt::Display for Architecture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.gguf_name())
-    }
-}
+use super::architectures::{Architecture, Part};
 
 /// The activation of the FFN gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,6 +13,15 @@ pub enum Activation {
     Relu2,
     /// `x / (1 + e^−x)`.
     Silu,
+}
+
+impl fmt::Display for Activation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Activation::Relu2 => "relu2",
+            Activation::Silu => "silu",
+        })
+    }
 }
 
 /// Rotary embedding, always in the NEOX pairing `(x[i], x[i + head_dim/2])`: rows of files that
@@ -81,8 +39,8 @@ pub struct Rope {
 /// Everything about a model that is not a weight.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
-    /// The graph's name.
-    pub architecture: Architecture,
+    /// The graph it is one of.
+    pub architecture: &'static Architecture,
     /// The model's own name, for display.
     pub name: String,
     /// Transformer blocks.
@@ -103,8 +61,6 @@ pub struct ModelConfig {
     pub context_len: usize,
     /// Epsilon of every RMSNorm but the input norms.
     pub norm_eps: f32,
-    /// Whether [`Norm::AttnSub`] and [`Norm::FfnSub`] exist.
-    pub sub_norms: bool,
     /// `Some(eps)` when every projection owns an RMSNorm of its input ([`Norm::Input`]), which
     /// runs before the activations are quantised.
     pub input_norm_eps: Option<f32>,
@@ -117,6 +73,11 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
+    /// Whether [`Norm::AttnSub`] and [`Norm::FfnSub`] exist.
+    pub fn sub_norms(&self) -> bool {
+        self.architecture.sub_norms()
+    }
+
     /// Rows and columns (N, K) of a projection.
     pub fn linear_shape(&self, projection: Projection) -> (usize, usize) {
         let (h, q, kv) = (
@@ -130,6 +91,48 @@ impl ModelConfig {
             Projection::AttnOut => (h, q),
             Projection::FfnGate | Projection::FfnUp => (self.ffn, h),
             Projection::FfnDown => (h, self.ffn),
+        }
+    }
+
+    /// Every weight of the model: the tables, then block by block.
+    pub fn weights(&self) -> impl Iterator<Item = Weight> + '_ {
+        let head = (!self.tied).then_some(Weight::Head);
+        let block = self.architecture.tensors.block.iter();
+        let layers = (0..self.n_layers).flat_map(move |layer| {
+            let parts = block.clone();
+            parts.flat_map(move |tensor| self.part(layer, tensor.part))
+        });
+        [Weight::Embedding, Weight::Norm(Norm::Output)]
+            .into_iter()
+            .chain(head)
+            .chain(layers)
+    }
+
+    /// A part of block `layer`: its weight, after the norm that a projection owns.
+    fn part(&self, layer: usize, part: Part) -> impl Iterator<Item = Weight> {
+        let (norm, weight) = match part {
+            Part::AttnNorm => (None, Weight::Norm(Norm::Attn(layer))),
+            Part::AttnSubNorm => (None, Weight::Norm(Norm::AttnSub(layer))),
+            Part::FfnNorm => (None, Weight::Norm(Norm::Ffn(layer))),
+            Part::FfnSubNorm => (None, Weight::Norm(Norm::FfnSub(layer))),
+            Part::Projection(projection) => {
+                let id = TensorId { layer, projection };
+                let own = self.input_norm_eps.map(|_| Weight::Norm(Norm::Input(id)));
+                (own, Weight::Projection(id))
+            }
+        };
+        norm.into_iter().chain([weight])
+    }
+
+    /// The dimensions of a weight, outermost first.
+    pub fn dims(&self, weight: Weight) -> Vec<usize> {
+        match weight {
+            Weight::Embedding | Weight::Head => vec![self.vocab, self.hidden],
+            Weight::Norm(norm) => vec![self.norm_len(norm)],
+            Weight::Projection(id) => {
+                let (n, k) = self.linear_shape(id.projection);
+                vec![n, k]
+            }
         }
     }
 
@@ -175,8 +178,8 @@ impl Projection {
         Projection::FfnDown,
     ];
 
-    /// The name GGUF files use (`attn_q`).
-    pub fn gguf_name(self) -> &'static str {
+    /// The name for people, which most GGUF files use, too.
+    pub fn name(self) -> &'static str {
         match self {
             Projection::AttnQ => "attn_q",
             Projection::AttnK => "attn_k",
@@ -200,7 +203,7 @@ pub struct TensorId {
 
 impl fmt::Display for TensorId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "blk.{}.{}", self.layer, self.projection.gguf_name())
+        write!(f, "blk.{}.{}", self.layer, self.projection.name())
     }
 }
 
@@ -232,4 +235,17 @@ impl fmt::Display for Norm {
             Norm::Output => f.write_str("output_norm"),
         }
     }
+}
+
+/// One weight of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Weight {
+    /// The embedding table: `[vocab, hidden]`.
+    Embedding,
+    /// The head, where it is not the embedding table: `[vocab, hidden]`.
+    Head,
+    /// An RMSNorm.
+    Norm(Norm),
+    /// A projection of a block.
+    Projection(TensorId),
 }

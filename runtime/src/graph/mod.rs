@@ -1,5 +1,9 @@
 //! What a model computes, as data: no file, no weight, no kernel.
 
+pub mod architectures;
 pub mod config;
+pub mod products;
 
-pub use config::{Activation, Architecture, ModelConfig, Norm, Projection, Rope, TensorId};
+pub use architectures::{ARCHITECTURES, Architecture, RotaryRows};
+pub use config::{Activation, ModelConfig, Norm, Projection, Rope, TensorId, Weight};
+pub use products::{Product, ScaleShape};

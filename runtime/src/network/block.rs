@@ -4,7 +4,7 @@ use super::kernels::Kernels;
 use super::linear::Linear;
 use super::product::{BuildError, Projections};
 use crate::format::Model;
-use crate::graph::{Activation, ModelConfig, Norm, Projection};
+use crate::graph::{Activation, ModelConfig, Norm, Projection, products};
 use crate::lanes;
 use crate::pool::Pool;
 
@@ -39,7 +39,7 @@ impl Block {
         kernels: &mut Kernels,
         layer: usize,
     ) -> Result<Self, BuildError> {
-        let sub_norms = model.config().sub_norms;
+        let sub_norms = model.config().sub_norms();
         let sub = |norm| sub_norms.then(|| model.norm(norm)).transpose();
         let mut project =
             |projections: &[Projection]| Projections::new(pool, model, kernels, layer, projections);
@@ -48,10 +48,10 @@ impl Block {
             attn_sub_norm: sub(Norm::AttnSub(layer))?,
             ffn_norm: model.norm(Norm::Ffn(layer))?,
             ffn_sub_norm: sub(Norm::FfnSub(layer))?,
-            qkv: project(&[Projection::AttnQ, Projection::AttnK, Projection::AttnV])?,
-            out: project(&[Projection::AttnOut])?,
-            gate_up: project(&[Projection::FfnGate, Projection::FfnUp])?,
-            down: project(&[Projection::FfnDown])?,
+            qkv: project(products::QKV)?,
+            out: project(products::OUT)?,
+            gate_up: project(products::GATE_UP)?,
+            down: project(products::DOWN)?,
         })
     }
 

@@ -4,6 +4,7 @@
 //! them all. Panels are handed out in chunks; each panel is read once and meets every tile of tokens.
 //! A matrix with a scale for each group of columns runs as one product a group, added in column order.
 
+use crate::graph::ScaleShape;
 use crate::lanes;
 use crate::memory::HugeBytes;
 use crate::pool::{ColumnBlock, Columns, Pool, Rows};
@@ -118,10 +119,11 @@ impl Linear {
             .collect();
         let parts = if let Scales::Group { group_k, scales } = matrices[0].scales() {
             assert_eq!(matrices.len(), 1, "group scales are not stacked");
-            let (group_k, groups) = (*group_k, k.div_ceil(*group_k));
-            (0..groups)
-                .map(|g| {
-                    let cols = g * group_k..((g + 1) * group_k).min(k);
+            let groups = k.div_ceil(*group_k);
+            let columns = ScaleShape::Groups(*group_k).columns(k);
+            columns
+                .enumerate()
+                .map(|(g, cols)| {
                     let rows: Vec<f32> = (0..n).map(|r| scales[r * groups + g]).collect();
                     // A scale of 0 stands for an all-zero group, which any multiplier leaves at 0.
                     let w = matrices[0].columns(cols.clone(), Scales::Row(rows.clone()))?;

@@ -3,11 +3,12 @@
 use super::kernels::{ForcedError, Kernels};
 use super::linear::{Linear, Workspace};
 use crate::format::{LoadError, Model};
-use crate::graph::{Norm, Projection, TensorId};
+use crate::graph::products::stacks;
+use crate::graph::{Norm, Projection, ScaleShape, TensorId};
 use crate::lanes;
 use crate::pool::{Pool, Rows};
 use bitnet_codegen::trit::TritError;
-use bitnet_codegen::{Activations, Scales, TernaryMatrix};
+use bitnet_codegen::{Activations, TernaryMatrix};
 use std::sync::{Mutex, PoisonError};
 
 /// What is told about every projection, when somebody asks: which one, its quantised input, its integer sums `[m, n]`.
@@ -113,21 +114,19 @@ impl Projections {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let config = model.config();
-        let plain = |m: &TernaryMatrix| !matches!(m.scales(), Scales::Group { .. });
-        let stack = config.input_norm_eps.is_none() && matrices.iter().all(plain);
-        let runs: Vec<Vec<(Projection, TernaryMatrix)>> = match stack {
-            true => vec![projections.iter().copied().zip(matrices).collect()],
-            false => projections
-                .iter()
-                .copied()
-                .zip(matrices)
-                .map(|one| vec![one])
-                .collect(),
+        let scales = |projection| {
+            let of = projections.iter().zip(&matrices);
+            let (_, matrix) = of
+                .into_iter()
+                .find(|(p, _)| **p == projection)
+                .expect("one of these projections");
+            ScaleShape::from(matrix.scales())
         };
+        let stacks: Vec<&[Projection]> = stacks(config, projections, scales).collect();
+        let mut rest = matrices.into_iter();
         let (mut groups, mut n) = (Vec::new(), 0);
-        for run in runs {
-            let (projections, matrices): (Vec<Projection>, Vec<TernaryMatrix>) =
-                run.into_iter().unzip();
+        for projections in stacks {
+            let matrices: Vec<TernaryMatrix> = rest.by_ref().take(projections.len()).collect();
             let rows: usize = matrices.iter().map(TernaryMatrix::n).sum();
             let linear = Linear::new(pool, &matrices, |n, k| {
                 Ok::<_, BuildError>(kernels.by_bucket(n, k)?)
@@ -139,7 +138,7 @@ impl Projections {
                 .transpose()?;
             groups.push(Group {
                 linear,
-                projections,
+                projections: projections.to_vec(),
                 input_norm,
                 first: n,
             });

@@ -13,12 +13,14 @@ use thiserror::Error;
 
 use crate::format::dtype::TernaryType;
 use crate::format::float::FloatType;
-use crate::format::{GgufWriter, WriteError};
-use crate::graph::{Architecture, Projection};
+use crate::format::{GgufWriter, WriteError, gguf_config};
+use crate::graph::{ModelConfig, Projection, Weight};
 
 mod shapes;
 mod words;
 
+#[cfg(test)]
+pub(crate) use shapes::shape;
 pub use shapes::{SHAPES, Shape};
 
 /// Why a model was not written.
@@ -65,21 +67,6 @@ impl Shape {
                 known: SHAPES.iter().map(|s| s.name).collect::<Vec<_>>().join(" "),
             })
     }
-
-    /// Rows and columns (N, K) of a projection.
-    pub fn linear_shape(&self, projection: Projection) -> (usize, usize) {
-        let (q, kv) = (
-            self.n_heads * self.head_dim,
-            self.n_kv_heads * self.head_dim,
-        );
-        match projection {
-            Projection::AttnQ => (q, self.hidden),
-            Projection::AttnK | Projection::AttnV => (kv, self.hidden),
-            Projection::AttnOut => (self.hidden, q),
-            Projection::FfnGate | Projection::FfnUp => (self.ffn, self.hidden),
-            Projection::FfnDown => (self.hidden, self.ffn),
-        }
-    }
 }
 
 /// Writes a model. `layers` cuts the depth; `progress(done, total)` is told bytes and answers
@@ -89,24 +76,21 @@ impl Shape {
 /// [`SynthError`].
 pub fn write(
     path: &Path,
-    shape: &'static Shape,
+    shape: &Shape,
     seed: u64,
     layers: Option<usize>,
     progress: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<(), SynthError> {
-    let n_layers = layers.unwrap_or(shape.n_layers);
-    if n_layers == 0 || n_layers > shape.n_layers {
+    let depth = shape.config.n_layers;
+    let n_layers = layers.unwrap_or(depth);
+    if n_layers == 0 || n_layers > depth {
         return Err(SynthError::Layers {
             layers: n_layers,
             shape: shape.name,
-            max: shape.n_layers,
+            max: depth,
         });
     }
-    let tensors = tensors(shape, n_layers);
-    let mut writer = keys(shape, seed, n_layers);
-    for t in &tensors {
-        writer.tensor(&t.name, &t.dims, t.type_id(), t.n_bytes());
-    }
+    let (writer, tensors) = header(shape, seed, n_layers);
     let (total, mut done) = (writer.data_bytes(), 0);
     let mut file = writer.create(path)?;
     for (i, t) in tensors.iter().enumerate() {
@@ -138,58 +122,50 @@ struct Tensor {
     fill: Fill,
 }
 
-/// All tensors; layers last, so that cutting the depth leaves the others as they are.
-fn tensors(s: &Shape, n_layers: usize) -> Vec<Tensor> {
-    // Logits of a few units: rows of length about 2, against a hidden state of length √hidden.
-    let table = |name: &str| {
-        let dims = vec![s.vocab, s.hidden];
-        Tensor {
-            name: name.into(),
-            dims,
-            fill: Fill::Normal(2.0 / (s.hidden as f32).sqrt()),
-        }
+/// Keys and tensors of the file, cut to `n_layers`.
+fn header(shape: &Shape, seed: u64, n_layers: usize) -> (GgufWriter, Vec<Tensor>) {
+    let config = ModelConfig {
+        name: format!("synth {} seed {seed}", shape.name),
+        n_layers,
+        ..shape.config.clone()
     };
-    let norm = |name: String, n: usize| Tensor {
-        name,
-        dims: vec![n],
-        fill: Fill::Norm,
-    };
-    let mut out = vec![
-        table("token_embd.weight"),
-        norm("output_norm.weight".into(), s.hidden),
-    ];
-    if !s.tied {
-        out.push(table("output.weight"));
+    let mut writer = GgufWriter::default();
+    gguf_config::write(&mut writer, &config);
+    gguf_config::write_file_type(&mut writer);
+    words::tokenizer_keys(&mut writer, config.vocab);
+    let tensors: Vec<Tensor> = config
+        .weights()
+        .map(|weight| Tensor {
+            name: format!("{}.weight", config.architecture.gguf(weight)),
+            dims: config.dims(weight),
+            fill: fill(&shape.config, weight),
+        })
+        .collect();
+    for t in &tensors {
+        writer.tensor(&t.name, &t.dims, t.type_id(), t.n_bytes());
     }
-    for layer in 0..n_layers {
-        let mut push_norm =
-            |name: &str, n: usize| out.push(norm(format!("blk.{layer}.{name}.weight"), n));
-        push_norm("attn_norm", s.hidden);
-        push_norm("ffn_norm", s.hidden);
-        if s.architecture.sub_norms() {
-            push_norm("attn_sub_norm", s.n_heads * s.head_dim);
-            push_norm("ffn_sub_norm", s.ffn);
-        }
-        for projection in Projection::ALL {
-            let (n, k) = s.linear_shape(projection);
+    (writer, tensors)
+}
+
+/// What a weight of a whole model is filled with.
+fn fill(config: &ModelConfig, weight: Weight) -> Fill {
+    match weight {
+        // Logits of a few units: rows of length about 2, against a hidden state of length √hidden.
+        Weight::Embedding | Weight::Head => Fill::Normal(2.0 / (config.hidden as f32).sqrt()),
+        Weight::Norm(_) => Fill::Norm,
+        Weight::Projection(id) => {
+            let (_, k) = config.linear_shape(id.projection);
             // Half of the trits are zero: k of them sum to a variance of k/2.
             let unit = (2.0 / k as f32).sqrt();
             // What is added to the residual stream 2·layers times must sum to one unit.
-            let scale = match projection {
+            Fill::Trits(match id.projection {
                 Projection::AttnOut | Projection::FfnDown => {
-                    unit / (2.0 * s.n_layers as f32).sqrt()
+                    unit / (2.0 * config.n_layers as f32).sqrt()
                 }
                 _ => unit,
-            };
-            let name = format!("blk.{layer}.{}.weight", projection.gguf_name());
-            out.push(Tensor {
-                name,
-                dims: vec![n, k],
-                fill: Fill::Trits(scale),
-            });
+            })
         }
     }
-    out
 }
 
 /// A random number for every position, in any order: the sequence of splitmix64 from a key.
@@ -299,36 +275,6 @@ fn chunks<const B: usize>(
     Ok(())
 }
 
-fn keys(s: &Shape, seed: u64, n_layers: usize) -> GgufWriter {
-    let mut w = GgufWriter::default();
-    let arch = s.architecture.gguf_name();
-    let key = |name: &str| format!("{arch}.{name}");
-    w.str("general.architecture", arch);
-    w.str("general.name", &format!("synth {} seed {seed}", s.name));
-    w.u32(&key("vocab_size"), s.vocab);
-    w.u32(&key("context_length"), s.context_len);
-    w.u32(&key("embedding_length"), s.hidden);
-    w.u32(&key("block_count"), n_layers);
-    w.u32(&key("feed_forward_length"), s.ffn);
-    w.u32(&key("rope.dimension_count"), s.head_dim);
-    w.u32(&key("attention.head_count"), s.n_heads);
-    w.u32(&key("attention.head_count_kv"), s.n_kv_heads);
-    if s.head_dim * s.n_heads != s.hidden {
-        w.u32(&key("attention.key_length"), s.head_dim);
-        w.u32(&key("attention.value_length"), s.head_dim);
-    }
-    w.f32(&key("attention.layer_norm_rms_epsilon"), s.norm_eps);
-    w.f32(&key("rope.freq_base"), s.rope_theta);
-    if s.architecture == Architecture::Bitnet {
-        w.str(&key("rope.scaling.type"), "linear");
-        w.f32(&key("rope.scaling.factor"), 1.0);
-    }
-    w.u32("general.file_type", 40);
-    w.u32("general.quantization_version", 2);
-    words::tokenizer_keys(&mut w, s.vocab);
-    w
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -365,7 +311,8 @@ mod tests {
             (1.7..2.3).contains(&length),
             "rows have a length about 2, not {length}"
         );
-        assert_eq!(shallow.gguf_vocab().unwrap().unwrap().tokens.len(), 512);
+        let tokenizer = crate::setup::tokenizer(shallow, None).unwrap();
+        assert_eq!(tokenizer.n_vocab(), 512);
     }
 
     #[test]
@@ -373,10 +320,7 @@ mod tests {
         // The data is a hole in the file: reading it in would need the memory of a real model.
         let dir = tempfile::tempdir().unwrap();
         for shape in SHAPES {
-            let mut writer = keys(shape, 1, 2);
-            for t in tensors(shape, 2) {
-                writer.tensor(&t.name, &t.dims, t.type_id(), t.n_bytes());
-            }
+            let (writer, _) = header(shape, 1, 2);
             let path = dir.path().join(shape.name);
             let header = writer.header();
             std::fs::write(&path, &header).unwrap();
@@ -385,15 +329,12 @@ mod tests {
                 .unwrap();
             let model = open(&path, &OpenOptions::default())
                 .unwrap_or_else(|e| panic!("{}: {e}", shape.name));
-            let c = model.config();
-            assert_eq!(
-                (c.hidden, c.ffn, c.vocab, c.head_dim),
-                (shape.hidden, shape.ffn, shape.vocab, shape.head_dim)
-            );
-            assert_eq!(
-                (c.rope.theta, c.norm_eps, c.tied),
-                (shape.rope_theta, shape.norm_eps, shape.tied)
-            );
+            let want = ModelConfig {
+                name: format!("synth {} seed 1", shape.name),
+                n_layers: 2,
+                ..shape.config.clone()
+            };
+            assert_eq!(*model.config(), want);
         }
     }
 

@@ -1,34 +1,24 @@
 //! The shapes of the published ternary models.
 
-use crate::graph::Architecture;
+use crate::graph::architectures::{BITNET, BITNET_B158, LLAMA};
+use crate::graph::{Architecture, ModelConfig, Rope};
 
-/// Everything that decides the size of a model.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[expect(missing_docs, reason = "the fields are those of `ModelConfig`")]
+/// A model that can be made up: its name to ask for it by, and its configuration.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Shape {
     /// The name to ask for it.
     pub name: &'static str,
-    pub architecture: Architecture,
-    pub hidden: usize,
-    pub ffn: usize,
-    pub n_layers: usize,
-    pub n_heads: usize,
-    pub n_kv_heads: usize,
-    pub head_dim: usize,
-    pub vocab: usize,
-    pub context_len: usize,
-    pub rope_theta: f32,
-    pub norm_eps: f32,
-    pub tied: bool,
+    /// Sizes and constants; the name in it is empty.
+    pub config: ModelConfig,
 }
 
 /// A row of the table below: architecture, then hidden, ffn, layers, heads, kv heads, head width,
 /// vocabulary, context.
-const fn shape(
+pub(crate) const fn shape(
     name: &'static str,
-    architecture: Architecture,
+    architecture: &'static Architecture,
     sizes: [usize; 8],
-    rope_theta: f32,
+    theta: f32,
     tied: bool,
 ) -> Shape {
     let [
@@ -41,110 +31,116 @@ const fn shape(
         vocab,
         context_len,
     ] = sizes;
-    let norm_eps = if rope_theta > 1e6 { 1e-6 } else { 1e-5 };
     Shape {
         name,
-        architecture,
-        hidden,
-        ffn,
-        n_layers,
-        n_heads,
-        n_kv_heads,
-        head_dim,
-        vocab,
-        context_len,
-        rope_theta,
-        norm_eps,
-        tied,
+        config: ModelConfig {
+            architecture,
+            name: String::new(),
+            n_layers,
+            hidden,
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            ffn,
+            vocab,
+            context_len,
+            norm_eps: if theta > 1e6 { 1e-6 } else { 1e-5 },
+            input_norm_eps: None,
+            activation: architecture.activation,
+            rope: Rope {
+                theta,
+                linear: 1.0,
+                factors: None,
+            },
+            tied,
+        },
     }
 }
-
-use Architecture::{Bitnet, BitnetB158, Llama};
 
 /// Every shape; the only list.
 ///
 /// `tiny` is for tests. `100b` is the dummy model of bitnet.cpp's benchmarks.
-pub const SHAPES: &[Shape] = &[
+pub static SHAPES: &[Shape] = &[
     shape(
         "tiny",
-        BitnetB158,
+        BITNET_B158,
         [256, 640, 2, 4, 2, 64, 512, 256],
         10_000.0,
         true,
     ),
     shape(
         "2b-4t",
-        BitnetB158,
+        BITNET_B158,
         [2560, 6912, 30, 20, 5, 128, 128_256, 4096],
         500_000.0,
         true,
     ),
     shape(
         "large",
-        Bitnet,
+        BITNET,
         [1536, 4096, 24, 16, 16, 96, 32_002, 2048],
         10_000.0,
         true,
     ),
     shape(
         "3b",
-        Bitnet,
+        BITNET,
         [3200, 8640, 26, 32, 32, 100, 32_002, 2048],
         10_000.0,
         true,
     ),
     shape(
         "llama3-8b",
-        Llama,
+        LLAMA,
         [4096, 14_336, 32, 32, 8, 128, 128_256, 8192],
         500_000.0,
         false,
     ),
     shape(
         "falcon3-1b",
-        Llama,
+        LLAMA,
         [2048, 8192, 18, 8, 4, 256, 131_072, 8192],
         1_000_042.0,
         false,
     ),
     shape(
         "falcon3-3b",
-        Llama,
+        LLAMA,
         [3072, 9216, 22, 12, 4, 256, 131_072, 32_768],
         1_000_042.0,
         false,
     ),
     shape(
         "falcon3-7b",
-        Llama,
+        LLAMA,
         [3072, 23_040, 28, 12, 4, 256, 131_072, 32_768],
         1_000_042.0,
         false,
     ),
     shape(
         "falcon3-10b",
-        Llama,
+        LLAMA,
         [3072, 23_040, 40, 12, 4, 256, 131_072, 32_768],
         1_000_042.0,
         false,
     ),
     shape(
         "falcon-e-1b",
-        Llama,
+        LLAMA,
         [2048, 9216, 24, 16, 2, 128, 32_768, 32_768],
         1_000_042.0,
         false,
     ),
     shape(
         "falcon-e-3b",
-        Llama,
+        LLAMA,
         [2048, 13_312, 32, 16, 2, 128, 32_768, 32_768],
         1_000_042.0,
         false,
     ),
     shape(
         "100b",
-        Bitnet,
+        BITNET,
         [8192, 45_568, 72, 64, 64, 128, 32_002, 2048],
         10_000.0,
         true,

@@ -2,7 +2,7 @@
 //! is exercised, and made-up words up to the size of the vocabulary, so that output can be read.
 
 use crate::format::GgufWriter;
-use crate::tokenizer::TokenType;
+use crate::vocab::TokenType;
 
 /// Merges in rank order; each result becomes a token.
 const MERGES: [&str; 10] = [

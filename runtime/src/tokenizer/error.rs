@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::format::LoadError;
-
 /// Why a tokenizer could not be built or used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -41,9 +39,6 @@ pub enum TokenizerError {
         /// The file.
         path: String,
     },
-    /// A `tokenizer.*` key of a GGUF file is not what it must be.
-    #[error(transparent)]
-    Keys(#[from] Box<LoadError>),
     /// The vocabulary is of a kind that this runtime does not know. An ordinary answer, not a defect of the file.
     #[error("tokenizer: {what} `{got}` is not supported; known: {known}")]
     Unsupported {
@@ -151,7 +146,7 @@ pub enum TokenizerError {
         text: String,
     },
     /// A prompt that is not text.
-    #[error("the {what} is not valid UTF-8 (byte {offset}); pass UTF-8 text")]
+    #[error("{what} is not valid UTF-8 (byte {offset}); pass UTF-8 text")]
     NotUtf8 {
         /// What was given: an argument or a file.
         what: String,

@@ -25,8 +25,8 @@ pub use folder::FolderConfig;
 pub use pre::{PRE_TOKENIZERS, PreTokenizer};
 pub use vocab::{GgufVocab, TokenType};
 
-use crate::format::{Model, TokenizerSource};
 use crate::small_file::{self, MAX_TEXT_BYTES};
+use crate::vocab::VocabSource;
 use bpe::Bpe;
 use json::{Spelling, TokenizerJson};
 use pieces::Pieces;
@@ -76,23 +76,26 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// The tokenizer that belongs to `model`, checked against its embedding. `pre` overrides the pre-tokeniser of a
-    /// GGUF file; a folder's `tokenizer.json` states its own.
+    /// The tokenizer that `source` describes, for a model whose embedding has `n_rows` rows. `pre` overrides the
+    /// pre-tokeniser of a GGUF file; a folder's `tokenizer.json` states its own.
     ///
     /// # Errors
     /// When the model comes without a tokenizer, or with one that contradicts itself or the model.
-    pub fn of(model: &Model, pre: Option<&str>) -> Result<Self, TokenizerError> {
-        let tokenizer = match model.tokenizer_source() {
-            TokenizerSource::Folder(folder) => Self::from_folder(folder)?,
-            TokenizerSource::Gguf(_) => {
-                let vocab = model.gguf_vocab().map_err(Box::new)?;
-                let vocab = vocab.ok_or_else(|| TokenizerError::NoKeys {
-                    path: model.path().to_owned(),
-                })?;
-                Self::from_gguf(&vocab, pre)?
+    pub fn of(
+        source: &VocabSource,
+        n_rows: usize,
+        pre: Option<&str>,
+    ) -> Result<Self, TokenizerError> {
+        let tokenizer = match source {
+            VocabSource::Folder(folder) => Self::from_folder(folder)?,
+            VocabSource::Keys {
+                vocab: Some(vocab), ..
+            } => Self::from_gguf(vocab, pre)?,
+            VocabSource::Keys { vocab: None, path } => {
+                return Err(TokenizerError::NoKeys { path: path.clone() });
             }
         };
-        tokenizer.check_model(model.config().vocab)?;
+        tokenizer.check_model(n_rows)?;
         Ok(tokenizer)
     }
 

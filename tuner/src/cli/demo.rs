@@ -145,7 +145,7 @@ fn tune(
     options: &Options,
     path: PathBuf,
 ) -> Result<PathBuf> {
-    let shapes = Shapes::of_model(model.config());
+    let shapes = Shapes::of_model(model)?;
     let task = Task {
         cold: shapes.weights / 4 > host.last_level_bytes() / 2,
         shapes: shapes.distinct,

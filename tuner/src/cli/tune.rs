@@ -75,7 +75,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
                 model: options.model.clone(),
                 ..Setup::default()
             };
-            Shapes::of_model(setup.open_model()?.config())
+            Shapes::of_model(&setup.open_model()?)?
         }
     };
     let path = out_path(options.out.as_ref())?;

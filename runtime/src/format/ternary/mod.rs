@@ -15,6 +15,7 @@ use bitnet_codegen::trit::{Scales, TernaryMatrix, TritError};
 use super::dtype::{Dtype, TernaryType};
 use super::error::LoadErrorKind;
 use super::store::TensorStore;
+use crate::graph::{ModelConfig, Projection, RotaryRows};
 pub(super) use floats::looks_ternary;
 pub(super) use tiles::tl2_sections;
 pub use tiles::{TileConfig, TileError, Tiles};
@@ -33,6 +34,16 @@ pub enum RowOrder {
 }
 
 impl RowOrder {
+    /// The order of a projection's rows in GGUF files of the architecture.
+    pub fn of_gguf(config: &ModelConfig, projection: Projection) -> Self {
+        match (config.architecture.gguf_rotary, projection) {
+            (RotaryRows::Pairs, Projection::AttnQ | Projection::AttnK) => RowOrder::Interleaved {
+                head_dim: config.head_dim,
+            },
+            _ => RowOrder::Neutral,
+        }
+    }
+
     /// The stored row that holds neutral row `r`.
     pub fn stored(self, r: usize) -> usize {
         match self {
@@ -128,6 +139,18 @@ impl TernarySource {
             decoder.row(self.order.stored(r), out)
         })
         .map_err(error)
+    }
+
+    /// The scales alone, as [`Self::decode`] gives them.
+    pub(crate) fn scales(&self, store: &TensorStore) -> Result<Scales, LoadErrorKind> {
+        let info = &store.tensors()[self.tensor];
+        let error = |reason| self.error(&info.name, info.dtype, reason);
+        let decoder = self
+            .decoder(store.bytes(self.tensor), info.dtype)
+            .map_err(error)?;
+        let mut scales = self.neutral_scales(decoder.scales());
+        scales.scale_by(self.factor);
+        Ok(scales)
     }
 
     fn error(&self, tensor: &str, dtype: Dtype, reason: TritError) -> LoadErrorKind {

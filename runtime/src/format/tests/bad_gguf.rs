@@ -4,10 +4,10 @@ use super::*;
 use crate::format::dtype::TernaryType;
 use crate::format::metadata::ValueType;
 use crate::format::tests::micro::{Micro, Parts};
-use crate::graph::Architecture;
+use crate::graph::architectures::{BITNET_B158, LLAMA};
 
 fn parts() -> Parts {
-    Micro::new(Architecture::BitnetB158).gguf(TernaryType::I2S, |_, _| None)
+    Micro::new(BITNET_B158).gguf(TernaryType::I2S, |_, _| None)
 }
 
 fn open_default(bytes: Vec<u8>) -> Result<Model, LoadError> {
@@ -25,7 +25,7 @@ pub(super) fn use_all(model: &Model) -> Result<(), LoadError> {
     let mut row = vec![0f32; model.config().hidden];
     model.embedding().row_to_f32(0, &mut row);
     model.head().row_to_f32(model.config().vocab - 1, &mut row);
-    model.gguf_vocab()?;
+    model.vocabulary()?;
     assert!(!crate::inspect::inspect(model).to_string().is_empty());
     Ok(())
 }
@@ -498,6 +498,20 @@ fn unsupported_is_told_from_damaged() {
 }
 
 #[test]
+fn the_first_form_of_q2_0_is_told_by_its_size() {
+    let micro = Micro::wide(BITNET_B158);
+    let mut parts = micro.gguf(TernaryType::Q2_0, |_, _| None);
+    for id in micro.ids() {
+        let t = parts.tensor(&format!("{id}.weight"));
+        let (n, k) = (t.dims[0], t.dims[1]);
+        t.bytes = vec![0; n * k / 128 * 34];
+    }
+    let error = open_default(parts.emit()).unwrap_err();
+    assert!(error.is_unsupported(), "{error}");
+    assert_line("old Q2_0", &error, &["Q2_0 in blocks of 128", "attn_q"]);
+}
+
+#[test]
 fn heads_and_versions_of_files_are_checked() {
     let good = parts().emit();
     let with = |at: usize, bytes: &[u8]| {
@@ -606,7 +620,7 @@ fn blocks_that_rows_cut_are_refused_where_weights_would_be_lost() {
 
 #[test]
 fn tiled_files_need_the_right_tile_sizes() {
-    let micro = Micro::wide(Architecture::Llama);
+    let micro = Micro::wide(LLAMA);
     let right = Tiles {
         tile_rows: 64,
         tile_cols: 96,
@@ -653,7 +667,7 @@ fn tiled_files_need_the_right_tile_sizes() {
 
 #[test]
 fn an_ordinary_llama_is_told_apart() {
-    let micro = Micro::new(Architecture::Llama);
+    let micro = Micro::new(LLAMA);
     let mut parts = micro.gguf(TernaryType::I2S, |_, _| None);
     for id in micro.ids() {
         let t = parts.tensor(&format!("{id}.weight"));

@@ -5,7 +5,8 @@ use std::path::Path;
 use super::*;
 use crate::format::dtype::TernaryType;
 use crate::format::tests::micro::{Micro, Parts};
-use crate::graph::{Architecture, Norm};
+use crate::graph::architectures::{BITNET, BITNET_B158, LLAMA};
+use crate::graph::{ARCHITECTURES, Norm, Weight};
 
 fn tiles(kind: TernaryType) -> impl Fn(usize, usize) -> Option<Tiles> {
     move |_, _| match kind {
@@ -67,11 +68,7 @@ fn assert_is(micro: &Micro, model: &Model, what: &str) {
 #[test]
 fn every_gguf_type_reads_the_same_and_converts_to_the_same_file() {
     let dir = tempfile::tempdir().unwrap();
-    for arch in [
-        Architecture::BitnetB158,
-        Architecture::Bitnet,
-        Architecture::Llama,
-    ] {
+    for &arch in ARCHITECTURES {
         let micro = Micro::wide(arch);
         let mut outputs = Vec::new();
         for kind in TernaryType::ALL
@@ -105,7 +102,7 @@ fn every_gguf_type_reads_the_same_and_converts_to_the_same_file() {
 
 #[test]
 fn blocks_of_64_are_read_when_asked_for() {
-    let micro = Micro::wide(Architecture::BitnetB158);
+    let micro = Micro::wide(BITNET_B158);
     let mut parts = micro.gguf(TernaryType::I2S, |_, _| None);
     for id in micro.ids() {
         let bytes = ternary::pack::pack(TernaryType::I2S, &micro.matrix(id), 64, None);
@@ -149,7 +146,7 @@ fn as_floats(micro: &Micro, parts: &mut Parts, value: impl Fn(f32) -> f32) {
 
 #[test]
 fn float_projections_are_kept_exactly_where_they_are_ternary() {
-    let micro = Micro::new(Architecture::Bitnet);
+    let micro = Micro::new(BITNET);
     let mut parts = micro.gguf(TernaryType::I2S, |_, _| None);
     as_floats(&micro, &mut parts, |scale| scale);
     assert_is(
@@ -183,7 +180,7 @@ fn float_projections_are_kept_exactly_where_they_are_ternary() {
 
 #[test]
 fn a_scale_tensor_multiplies_the_stored_scale() {
-    let micro = Micro::new(Architecture::Bitnet);
+    let micro = Micro::new(BITNET);
     let mut parts = micro.gguf(TernaryType::I2S, |_, _| None);
     parts.push_f32("blk.0.attn_q.scale", &[3.0]);
     let model = open_bytes("scaled", parts.emit(), &OpenOptions::default()).unwrap();
@@ -194,43 +191,40 @@ fn a_scale_tensor_multiplies_the_stored_scale() {
 }
 
 /// A Hugging Face folder: `scale(multiplier)` is what is stored, `None` for master weights.
-fn folder(dir: &Path, micro: &Micro, config: &str, scale: Option<fn(f32) -> f32>, n_shards: usize) {
+pub(super) fn folder(
+    dir: &Path,
+    micro: &Micro,
+    config: &str,
+    scale: Option<fn(f32) -> f32>,
+    n_shards: usize,
+) {
     use ::safetensors::{Dtype as D, tensor::TensorView};
     let bytes_of = |v: &[f32]| v.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    // The last of several names: 1bitLLM's, where there is one.
+    let named = |weight| micro.arch.hf(weight).last().unwrap() + ".weight";
     let mut tensors: Vec<(String, D, Vec<usize>, Vec<u8>)> = Vec::new();
     let table = vec![micro.vocab, micro.hidden];
     tensors.push((
-        "model.embed_tokens.weight".into(),
+        named(Weight::Embedding),
         D::F32,
         table.clone(),
         bytes_of(&micro.table(1)),
     ));
-    if micro.arch == Architecture::Llama {
+    if micro.arch == LLAMA {
         tensors.push((
-            "lm_head.weight".into(),
+            named(Weight::Head),
             D::F32,
             table,
             bytes_of(&micro.table(2)),
         ));
     }
     for (norm, n) in micro.norms() {
-        let name = match norm {
-            Norm::Attn(l) => format!("model.layers.{l}.input_layernorm.weight"),
-            Norm::Ffn(l) => format!("model.layers.{l}.post_attention_layernorm.weight"),
-            // 1bitLLM's names.
-            Norm::AttnSub(l) => format!("model.layers.{l}.self_attn.inner_attn_ln.weight"),
-            Norm::FfnSub(l) => format!("model.layers.{l}.mlp.ffn_layernorm.weight"),
-            _ => "model.norm.weight".into(),
-        };
+        let name = named(Weight::Norm(norm));
         tensors.push((name, D::F32, vec![n], bytes_of(&micro.norm(norm, n))));
     }
     for id in micro.ids() {
         let m = micro.matrix(id);
-        let name = format!(
-            "model.layers.{}.{}.weight",
-            id.layer,
-            hf::module(id.projection)
-        );
+        let name = named(Weight::Projection(id));
         let bitnet_codegen::trit::Scales::Tensor(s) = *m.scales() else {
             panic!("one scale")
         };
@@ -293,7 +287,7 @@ fn master(m: &bitnet_codegen::trit::TernaryMatrix) -> Vec<f32> {
         .collect()
 }
 
-fn config(micro: &Micro, class: &str, rest: &str) -> String {
+pub(super) fn config(micro: &Micro, class: &str, rest: &str) -> String {
     format!(
         r#"{{"architectures": ["{class}"], "hidden_size": {}, "intermediate_size": {}, "num_hidden_layers": {},
         "num_attention_heads": {}, "num_key_value_heads": {}, "head_dim": {}, "vocab_size": {},
@@ -308,7 +302,7 @@ fn config(micro: &Micro, class: &str, rest: &str) -> String {
     )
 }
 
-const MULTIPLY: &str = r#", "quantization_config": {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "offline"}"#;
+pub(super) const MULTIPLY: &str = r#", "quantization_config": {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "offline"}"#;
 const DIVIDE: &str =
     r#", "quantization_config": {"quant_method": "bitnet", "modules_to_not_convert": null}"#;
 const ONLINE: &str = r#", "quantization_config": {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}"#;
@@ -316,8 +310,8 @@ const ONLINE: &str = r#", "quantization_config": {"quant_method": "bitnet", "lin
 #[test]
 fn folders_say_which_way_scales_go_and_may_be_sharded() {
     for (arch, class) in [
-        (Architecture::BitnetB158, "BitNetForCausalLM"),
-        (Architecture::Llama, "LlamaForCausalLM"),
+        (BITNET_B158, "BitNetForCausalLM"),
+        (LLAMA, "LlamaForCausalLM"),
     ] {
         let micro = Micro {
             layers: 2,
@@ -346,12 +340,12 @@ fn folders_say_which_way_scales_go_and_may_be_sharded() {
 fn master_weights_are_quantised_by_absmean() {
     let master_of = |m: &_| bitnet_codegen::trit::absmean(32, 64, &master(m)).unwrap();
     for (class, rest, arch) in [
-        ("BitNetForCausalLM", ONLINE, Architecture::BitnetB158),
+        ("BitNetForCausalLM", ONLINE, BITNET_B158),
         // 1bitLLM says nothing, its class does.
         (
             "BitnetForCausalLM",
             r#", "hidden_act": "silu", "weight_bits": 1"#,
-            Architecture::Bitnet,
+            BITNET,
         ),
     ] {
         let micro = Micro::new(arch);
@@ -370,7 +364,7 @@ fn master_weights_are_quantised_by_absmean() {
         );
     }
     // A llama folder without a word about it is not ternary, until the caller says so.
-    let micro = Micro::new(Architecture::Llama);
+    let micro = Micro::new(LLAMA);
     let dir = tempfile::tempdir().unwrap();
     folder(
         dir.path(),
@@ -404,7 +398,7 @@ fn rows_that_no_multiple_of_four_fills_are_dropped_from_packed_weights() {
     let micro = Micro {
         vocab: 24,
         ffn: 66,
-        ..Micro::new(Architecture::BitnetB158)
+        ..Micro::new(BITNET_B158)
     };
     let dir = tempfile::tempdir().unwrap();
     folder(
@@ -428,7 +422,7 @@ fn head_width_rope_and_input_norms_are_honoured() {
     // key_length is not hidden / heads, positions are stretched, frequencies have factors.
     let micro = Micro {
         head_dim: 24,
-        ..Micro::new(Architecture::Llama)
+        ..Micro::new(LLAMA)
     };
     let mut parts = micro.gguf(TernaryType::I2S, |_, _| None);
     parts.u32("llama.attention.key_length", 24);
@@ -470,7 +464,7 @@ fn head_width_rope_and_input_norms_are_honoured() {
 fn llama3_factors_are_those_of_the_reference_formula() {
     let micro = Micro {
         head_dim: 16,
-        ..Micro::new(Architecture::Llama)
+        ..Micro::new(LLAMA)
     };
     let rest = format!(
         r#"{DIVIDE}, "rope_scaling": {{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
@@ -496,7 +490,7 @@ fn llama3_factors_are_those_of_the_reference_formula() {
 
 #[test]
 fn what_i2s_cannot_hold_is_not_converted() {
-    let micro = Micro::wide(Architecture::Bitnet);
+    let micro = Micro::wide(BITNET);
     let mut parts = micro.gguf(TernaryType::IQ2BN, |_, _| None);
     // The second row gets a scale of its own.
     parts.tensor("blk.0.attn_q.weight").bytes[68..72].copy_from_slice(&9f32.to_le_bytes());
@@ -551,7 +545,7 @@ fn write_tokenizer(dir: &Path) {
 #[test]
 fn conversion_takes_the_tokenizer_along() {
     use crate::tokenizer::Tokenizer;
-    let micro = Micro::new(Architecture::Llama);
+    let micro = Micro::new(LLAMA);
     let dir = tempfile::tempdir().unwrap();
     folder(
         dir.path(),
@@ -567,8 +561,8 @@ fn conversion_takes_the_tokenizer_along() {
     assert_eq!(report.notes, Vec::<String>::new());
     let back = open(&path, &OpenOptions::default()).unwrap();
     // 23 tokens for 24 rows: the last row gets a name.
-    assert_eq!(back.gguf_vocab().unwrap().unwrap().tokens[23], "[PAD23]");
-    let [a, b] = [&source, &back].map(|m| Tokenizer::of(m, None).unwrap());
+    assert_eq!(keys(&back).unwrap().tokens[23], "[PAD23]");
+    let [a, b] = [&source, &back].map(|m| crate::setup::tokenizer(m, None).unwrap());
     for text in [
         "the theatre is the other",
         "the<|eot_id|>  nut",
@@ -587,7 +581,7 @@ fn conversion_takes_the_tokenizer_along() {
 
 #[test]
 fn bytes_of_the_program_are_used_in_place() {
-    let bytes: &'static [u8] = Micro::new(Architecture::BitnetB158)
+    let bytes: &'static [u8] = Micro::new(BITNET_B158)
         .gguf(TernaryType::I2S, |_, _| None)
         .emit()
         .leak();

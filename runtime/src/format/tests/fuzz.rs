@@ -6,7 +6,7 @@ use super::*;
 use crate::format::dtype::TernaryType;
 use crate::format::tests::bad_gguf::use_all;
 use crate::format::tests::micro::Micro;
-use crate::graph::Architecture;
+use crate::graph::architectures::{BITNET_B158, LLAMA};
 
 /// A change at a relative place: numbers of the sizes that headers hold, or bytes moved about.
 #[derive(Clone, Debug)]
@@ -83,7 +83,7 @@ proptest! {
         whole in any::<bool>(),
         list in proptest::collection::vec(damage(), 1..5),
     ) {
-        let arch = if llama { Architecture::Llama } else { Architecture::BitnetB158 };
+        let arch = if llama { LLAMA } else { BITNET_B158 };
         let micro = Micro { hidden: 96, ffn: 192, heads: 2, kv_heads: 1, head_dim: 32, ..Micro::new(arch) };
         let step = Tiles { tile_rows: 32, tile_cols: if kind == TernaryType::TL1 { 32 } else { 24 }, step_rows: 32 };
         let mut options = OpenOptions::default();

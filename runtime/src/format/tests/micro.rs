@@ -7,12 +7,13 @@ use crate::format::dtype::TernaryType;
 use crate::format::float::FloatType;
 use crate::format::metadata::ValueType;
 use crate::format::ternary::{RowOrder, Tiles, pack};
-use crate::graph::{Architecture, Norm, Projection, TensorId};
+use crate::graph::architectures::LLAMA;
+use crate::graph::{Architecture, Norm, Projection, RotaryRows, TensorId, Weight};
 
 /// Sizes and weights.
 #[derive(Clone)]
 pub(crate) struct Micro {
-    pub(crate) arch: Architecture,
+    pub(crate) arch: &'static Architecture,
     pub(crate) hidden: usize,
     pub(crate) ffn: usize,
     pub(crate) heads: usize,
@@ -41,7 +42,7 @@ pub(crate) struct Parts {
 
 impl Micro {
     /// About four kilobytes in I2_S.
-    pub(crate) fn new(arch: Architecture) -> Self {
+    pub(crate) fn new(arch: &'static Architecture) -> Self {
         Self {
             arch,
             hidden: 32,
@@ -56,7 +57,7 @@ impl Micro {
     }
 
     /// Rows of whole blocks for every storage type.
-    pub(crate) fn wide(arch: Architecture) -> Self {
+    pub(crate) fn wide(arch: &'static Architecture) -> Self {
         Self {
             hidden: 256,
             ffn: 512,
@@ -126,12 +127,15 @@ impl Micro {
         out
     }
 
+    fn named(&self, weight: Weight) -> String {
+        self.arch.gguf(weight) + ".weight"
+    }
+
     /// The stored form of a projection: rows in the file's order, packed, with its type id.
     fn stored(&self, id: TensorId, kind: TernaryType, tiles: Option<Tiles>) -> Tensor {
         let m = self.matrix(id);
-        let interleaved = self.arch == Architecture::Llama
-            && matches!(id.projection, Projection::AttnQ | Projection::AttnK);
-        let m = if interleaved {
+        let rotated = matches!(id.projection, Projection::AttnQ | Projection::AttnK);
+        let m = if rotated && self.arch.gguf_rotary == RotaryRows::Pairs {
             let order = RowOrder::Interleaved {
                 head_dim: self.head_dim,
             };
@@ -143,7 +147,7 @@ impl Micro {
         };
         let bytes = pack::pack(kind, &m, 128, tiles);
         Tensor {
-            name: format!("{id}.weight"),
+            name: self.named(Weight::Projection(id)),
             dims: vec![m.n(), m.k()],
             type_id: kind.ggml_id().unwrap(),
             bytes,
@@ -157,7 +161,7 @@ impl Micro {
         tiles: impl Fn(usize, usize) -> Option<Tiles>,
     ) -> Parts {
         let f32s = |v: &[f32]| v.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
-        let table = |name: &str, tag| {
+        let table = |weight, tag| {
             let bytes = self
                 .table(tag)
                 .iter()
@@ -165,20 +169,20 @@ impl Micro {
                 .collect();
             let dims = vec![self.vocab, self.hidden];
             Tensor {
-                name: name.into(),
+                name: self.named(weight),
                 dims,
                 type_id: FloatType::F16.ggml_id(),
                 bytes,
             }
         };
-        let mut tensors = vec![table("token_embd.weight", 1)];
-        if self.arch == Architecture::Llama {
-            tensors.push(table("output.weight", 2));
+        let mut tensors = vec![table(Weight::Embedding, 1)];
+        if self.arch == LLAMA {
+            tensors.push(table(Weight::Head, 2));
         }
         for (norm, n) in self.norms() {
             let bytes = f32s(&self.norm(norm, n));
             tensors.push(Tensor {
-                name: format!("{norm}.weight"),
+                name: self.named(Weight::Norm(norm)),
                 dims: vec![n],
                 type_id: 0,
                 bytes,
@@ -197,7 +201,7 @@ impl Micro {
     }
 
     fn keys(&self, parts: &mut Parts) {
-        let a = self.arch.gguf_name();
+        let a = self.arch.name;
         parts.str("general.architecture", a);
         for (name, value) in [
             ("vocab_size", self.vocab),

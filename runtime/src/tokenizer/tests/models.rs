@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::chat::{ChatTemplate, Conversation, Role};
 use crate::format::{OpenOptions, open};
+use crate::setup::{self, SetupError};
 
 fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -13,7 +14,7 @@ fn here(path: &str) -> PathBuf {
 #[test]
 fn the_demo_model_reads_and_prints_its_language() {
     let model = open(&here("assets/demo/demo.gguf"), &OpenOptions::default()).unwrap();
-    let tokenizer = Tokenizer::of(&model, None).unwrap();
+    let tokenizer = setup::tokenizer(&model, None).unwrap();
     assert_eq!(tokenizer.notes(), [] as [String; 0]);
     let text = "Once upon a time there was a little fox. \"Hello!\" said the fox, 12 times.\n";
     let ids = tokenizer.encode_prompt(text).unwrap();
@@ -51,7 +52,7 @@ fn the_fixtures_have_tokenizers_or_say_that_they_have_none() {
     for name in ["b158", "llama"] {
         let path = here(&format!("../tests/data/tiny/tiny_{name}.gguf"));
         let model = open(&path, &OpenOptions::default()).unwrap();
-        let tokenizer = Tokenizer::of(&model, None).unwrap();
+        let tokenizer = setup::tokenizer(&model, None).unwrap();
         let ids = tokenizer
             .encode("Hello, Grüße 日本!", Specials::Parse)
             .unwrap();
@@ -62,9 +63,12 @@ fn the_fixtures_have_tokenizers_or_say_that_they_have_none() {
         );
         let folder = here(&format!("../tests/data/tiny/tiny_{name}_hf"));
         let model = open(&folder, &OpenOptions::default()).unwrap();
-        let error = Tokenizer::of(&model, None).err().unwrap();
+        let error = setup::tokenizer(&model, None).err().unwrap();
         assert!(
-            matches!(error, TokenizerError::NoTokenizer { .. }),
+            matches!(
+                error,
+                SetupError::Tokenizer(TokenizerError::NoTokenizer { .. })
+            ),
             "{error}"
         );
     }

@@ -1,0 +1,121 @@
+//! What the tuner measures is what an engine runs: the same products, whatever the scales allow to be stacked.
+
+use bitnet_codegen::{Features, Scales, TernaryMatrix};
+use bitnet_runtime::engine::{Engine, EngineOptions};
+use bitnet_runtime::format::dtype::TernaryType;
+use bitnet_runtime::format::ternary::pack::pack;
+use bitnet_runtime::format::{self, GgufWriter, Model, OpenOptions, TokenizerSource};
+use bitnet_runtime::graph::Weight;
+use bitnet_runtime::network::kernels::Kernels;
+use bitnet_runtime::pool::Pool;
+use bitnet_runtime::profile::Profile;
+use bitnet_tests::data;
+use bitnet_tune::shapes::Shapes;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The shapes of the kernels that an engine of this model asks for.
+fn run(model: Model) -> BTreeSet<(usize, usize)> {
+    let pool = Arc::new(Pool::new(1).expect("one thread"));
+    let mut kernels = Kernels::new(Features::detect(), Profile::default());
+    let options = EngineOptions::default();
+    let engine = Engine::new(Arc::new(model), pool, &mut kernels, &options).expect("an engine");
+    engine.kernels().keys().map(|&(n, k, _)| (n, k)).collect()
+}
+
+/// The fixture in Q2_0, where every 64 columns of a row have a scale of their own; `layers` says which layers.
+fn group_scaled(dir: &Path, layers: &[usize]) -> PathBuf {
+    let fixture = data().join("tiny/tiny_llama.gguf");
+    let model = format::open(&fixture, &OpenOptions::default()).expect("the fixture opens");
+    let c = model.config();
+    let mut w = GgufWriter::default();
+    let TokenizerSource::Gguf(metadata) = model.tokenizer_source() else {
+        panic!("a GGUF file has keys")
+    };
+    assert_eq!(
+        metadata.str("general.architecture").expect("a text"),
+        Some("llama")
+    );
+    let key = |name: &str| format!("llama.{name}");
+    w.str("general.architecture", "llama");
+    w.u32(&key("context_length"), c.context_len);
+    w.u32(&key("embedding_length"), c.hidden);
+    w.u32(&key("block_count"), c.n_layers);
+    w.u32(&key("feed_forward_length"), c.ffn);
+    w.u32(&key("attention.head_count"), c.n_heads);
+    w.u32(&key("attention.head_count_kv"), c.n_kv_heads);
+    w.u32(&key("vocab_size"), c.vocab);
+    w.f32(&key("attention.layer_norm_rms_epsilon"), c.norm_eps);
+    let mut tensors = Vec::new();
+    for weight in c.weights() {
+        let (type_id, bytes) = match weight {
+            Weight::Embedding => (
+                model.embedding().dtype.ggml_id(),
+                model.embedding().bytes.to_vec(),
+            ),
+            Weight::Head => (model.head().dtype.ggml_id(), model.head().bytes.to_vec()),
+            Weight::Norm(norm) => {
+                let values = model.norm(norm).expect("a norm");
+                (0, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+            }
+            Weight::Projection(id) => {
+                let m = model.ternary(id).expect("a projection");
+                let groups = m.n() * m.k().div_ceil(64);
+                let scales = match layers.contains(&id.layer) {
+                    true => Scales::Group {
+                        group_k: 64,
+                        scales: (0..groups).map(|g| [0.5, 0.25, 0.75][g % 3]).collect(),
+                    },
+                    false => m.scales().clone(),
+                };
+                let m = TernaryMatrix::from_rows(m.n(), m.k(), scales, |r, row| {
+                    m.unpack_row(r, row);
+                    Ok::<_, bitnet_codegen::trit::TritError>(())
+                })
+                .expect("trits");
+                let id = TernaryType::Q2_0.ggml_id().expect("a GGUF type");
+                (id, pack(TernaryType::Q2_0, &m, 128, None))
+            }
+        };
+        let name = format!("{}.weight", c.architecture.gguf(weight));
+        tensors.push((name, c.dims(weight), type_id, bytes));
+    }
+    for (name, dims, type_id, bytes) in &tensors {
+        w.tensor(name, dims, *type_id, bytes.len());
+    }
+    let path = dir.join("groups.gguf");
+    let mut file = w.create(&path).expect("created");
+    for (.., bytes) in &tensors {
+        file.tensor(|sink| sink.write_all(bytes)).expect("written");
+    }
+    file.finish().expect("finished");
+    path
+}
+
+#[test]
+fn the_tuner_measures_the_products_that_an_engine_runs() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let tiny = data().join("tiny");
+    let mut paths = vec![tiny.join("tiny_b158.gguf"), tiny.join("tiny_llama_hf")];
+    for (i, layers) in [&[0usize, 1] as &[usize], &[1]].into_iter().enumerate() {
+        let sub = dir.path().join(i.to_string());
+        std::fs::create_dir(&sub).expect("made");
+        paths.push(group_scaled(&sub, layers));
+    }
+    let mut split = 0;
+    for path in paths {
+        let model = format::open(&path, &OpenOptions::default()).expect("it opens");
+        let shapes = Shapes::of_model(&model).expect("readable scales");
+        let tuned: BTreeSet<_> = shapes.distinct.iter().copied().collect();
+        split += usize::from(tuned.iter().any(|&(_, k)| k == 64));
+        let weights: usize = model
+            .linear_ids()
+            .map(|id| model.config().linear_shape(id.projection))
+            .map(|(n, k)| n * k)
+            .sum();
+        assert_eq!(shapes.weights, weights, "{}", path.display());
+        assert_eq!(tuned, run(model), "{}", path.display());
+    }
+    assert_eq!(split, 2, "two of the models have products of 64 columns");
+}
