@@ -2,6 +2,7 @@
 //! where the workspace is, and how the binaries are run.
 
 pub mod dialects;
+pub mod fuzz;
 
 use std::fs;
 use std::path::{Path, PathBuf};
