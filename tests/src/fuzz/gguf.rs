@@ -369,7 +369,11 @@ pub(super) fn use_model(draw: &mut Draw, model: &Model) -> Result<(), String> {
     {
         return Err("nothing was inspected".into());
     }
-    match Tokenizer::of(model, None) {
+    let vocabulary = match model.vocabulary() {
+        Err(e) => return readable(&e),
+        Ok(vocabulary) => vocabulary,
+    };
+    match Tokenizer::of(&vocabulary, config.vocab, None) {
         Err(e) => readable(&e),
         Ok(tokenizer) => tokenizer::use_tokenizer(draw, &tokenizer),
     }

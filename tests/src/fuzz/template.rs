@@ -4,7 +4,8 @@ use super::draw::Draw;
 use super::readable;
 use super::text::text;
 use bitnet_runtime::chat::{ChatTemplate, Message, Role};
-use bitnet_runtime::tokenizer::{GgufVocab, Tokenizer};
+use bitnet_runtime::tokenizer::Tokenizer;
+use bitnet_runtime::vocab::GgufVocab;
 
 /// Statements and outputs, each whole.
 const PIECES: &[&str] = &[
