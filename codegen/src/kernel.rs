@@ -502,6 +502,80 @@ impl Kernel {
     }
 }
 
+/// Programs as callable code in memory of their own, for products that are no [`Plan`].
+pub(crate) struct Stages {
+    stages: Vec<Stage>,
+    prefetch: [*const u8; 4],
+    _memory: Arc<Memory>,
+}
+
+// SAFETY: as for `Kernel`.
+unsafe impl Send for Stages {}
+// SAFETY: as for `Kernel`; `call` takes all mutable state by argument.
+unsafe impl Sync for Stages {}
+
+impl Stages {
+    /// Proves and emits `programs`, which use no scratch, for `isa` on `cpu`, a subset of what this CPU has.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub(crate) fn build(
+        programs: Vec<Program>,
+        isa: Isa,
+        cpu: Features,
+    ) -> Result<Self, KernelError> {
+        assert!(
+            Features::detect().contains(cpu),
+            "features {cpu:?} are not all on this CPU"
+        );
+        if !isa.runs_on(cpu) {
+            return Err(Unsupported::new(isa, "this CPU has no such instructions").into());
+        }
+        let emitted = programs
+            .into_iter()
+            .map(|p| emit(Checked::new(p)?, isa, cpu))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut jit = Jit::new()?;
+        for (program, code) in &emitted {
+            jit.define(&program.name, code)?;
+        }
+        let mut loaded = jit.finish()?;
+        Ok(Self {
+            stages: emitted.into_iter().map(|e| loaded.stage(e)).collect(),
+            prefetch: loaded.prefetch,
+            _memory: loaded.memory,
+        })
+    }
+
+    /// Runs program `i`.
+    ///
+    /// # Panics
+    /// When a slice is shorter than the program's extents.
+    pub(crate) fn call(
+        &self,
+        i: usize,
+        weights: &[u8],
+        acts: &[u8],
+        sums: &[i32],
+        out: &mut [i32],
+    ) {
+        let mut scratch = [AlignedBytes::default(), AlignedBytes::default()];
+        self.stages[i].call(
+            weights,
+            acts,
+            bytes_of(sums),
+            &mut scratch,
+            bytes_of_mut(out),
+            &self.prefetch,
+        );
+    }
+
+    /// Bytes of machine code.
+    pub(crate) fn code_bytes(&self) -> usize {
+        self.stages.iter().map(|s| s.code_bytes).sum()
+    }
+}
+
 fn bytes_of(v: &[i32]) -> &[u8] {
     // SAFETY: any i32 is four initialised bytes, and the length in bytes is that of the slice.
     unsafe { std::slice::from_raw_parts(v.as_ptr().cast(), std::mem::size_of_val(v)) }

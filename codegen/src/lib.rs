@@ -18,6 +18,7 @@
 pub mod acts;
 pub mod ahead;
 pub mod backend;
+pub mod coded;
 pub mod isa;
 pub mod kernel;
 pub mod layout;
