@@ -6,73 +6,10 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::decoder::{Decoder, DecoderError};
 use crate::sample::{SampleError, Sampler};
 use crate::stream::TextStream;
 use crate::tokenizer::{Tokenizer, TokenizerError};
-
-/// What a decoder reports when it fails; its own type stays behind it.
-pub type DecoderError = Box<dyn std::error::Error + Send + Sync + 'static>;
-
-/// A model with a position: tokens go in, the logits of the next token come out.
-///
-/// Generation, chat and perplexity are written against this trait, so that they are tested with scripted models.
-pub trait Decoder {
-    /// Appends `tokens` at [`Self::position`] and returns the logits that follow the last one.
-    ///
-    /// # Shapes
-    /// `tokens`: `[m]`, m ≥ 1, each below [`Self::n_vocab`]; the result: `[n_vocab]`.
-    ///
-    /// # Errors
-    /// When the tokens do not fit the context, an id is out of range, or there is none.
-    fn prefill(&mut self, tokens: &[u32]) -> Result<&[f32], DecoderError>;
-
-    /// Appends one token and returns the logits that follow it: [`Self::prefill`] of one, kept apart for speed.
-    ///
-    /// # Errors
-    /// As [`Self::prefill`].
-    fn decode(&mut self, token: u32) -> Result<&[f32], DecoderError>;
-
-    /// Appends `tokens` and hands `each` the logits that follow `tokens[i]`, for i from `first` on, in order.
-    ///
-    /// The default decodes one by one; a model that can compute many rows of logits at once should override it.
-    ///
-    /// # Errors
-    /// As [`Self::prefill`].
-    fn prefill_each(
-        &mut self,
-        tokens: &[u32],
-        first: usize,
-        each: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<(), DecoderError> {
-        let Some(head) = tokens.get(..=first) else {
-            // Nothing to report on, but the tokens still count.
-            self.prefill(tokens)?;
-            return Ok(());
-        };
-        each(first, self.prefill(head)?);
-        for (i, &token) in tokens.iter().enumerate().skip(first + 1) {
-            each(i, self.decode(token)?);
-        }
-        Ok(())
-    }
-
-    /// Forgets everything after the first `len` tokens; nothing when `len` is at least [`Self::position`].
-    fn truncate(&mut self, len: usize);
-
-    /// Forgets all tokens.
-    fn reset(&mut self) {
-        self.truncate(0);
-    }
-
-    /// How many tokens are held.
-    fn position(&self) -> usize;
-
-    /// How many tokens can be held.
-    fn n_ctx(&self) -> usize;
-
-    /// How many ids there are.
-    fn n_vocab(&self) -> usize;
-}
 
 /// How far a generation goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -206,7 +143,7 @@ pub struct Session<'a, D: Decoder + ?Sized> {
 }
 
 /// Prompts are processed in pieces so that cancelling does not wait for a long one.
-const PREFILL_PIECE: usize = crate::engine::BATCH;
+const PREFILL_PIECE: usize = 128;
 
 impl<'a, D: Decoder + ?Sized> Session<'a, D> {
     /// Starts with an empty context.
@@ -247,7 +184,7 @@ impl<'a, D: Decoder + ?Sized> Session<'a, D> {
     ) -> Result<Generated, GenerateError> {
         self.check(prompt)?;
         let reused = self.reuse(prompt);
-        let mut run = Run::new(prompt, reused, params, self.decoder.n_ctx(), sampler.seed());
+        let mut run = Generation::new(prompt, reused, params, self.decoder.n_ctx(), sampler.seed());
         let finish = match self.prefill(&prompt[reused..], cancel)? {
             None => Finish::Cancelled,
             Some(last) => self.decode(last, &mut run, params, sampler, cancel, out)?,
@@ -322,7 +259,7 @@ impl<'a, D: Decoder + ?Sized> Session<'a, D> {
     fn decode(
         &mut self,
         last: &[u32],
-        run: &mut Run,
+        run: &mut Generation,
         params: &GenerateParams,
         sampler: &mut Sampler,
         cancel: &AtomicBool,
@@ -367,8 +304,8 @@ impl<'a, D: Decoder + ?Sized> Session<'a, D> {
     }
 }
 
-/// One generation in progress. All memory is set aside at its start.
-struct Run {
+/// A generation in progress. All memory is set aside at its start.
+struct Generation {
     start: Instant,
     prefill: Duration,
     first: Option<Duration>,
@@ -385,7 +322,7 @@ struct Run {
     seed: u64,
 }
 
-impl Run {
+impl Generation {
     fn new(
         prompt: &[u32],
         n_reused: usize,
@@ -466,9 +403,6 @@ fn nearest_rank(sorted: &[Duration], percent: usize) -> Option<Duration> {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.checked_sub(1)?).copied()
 }
-
-#[cfg(test)]
-pub(crate) mod scripted;
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::generate::{Decoder, DecoderError};
+use crate::decoder::{Decoder, DecoderError};
 
 /// How a text is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,7 +243,7 @@ pub fn negative_log_likelihood(logits: &[f32], token: u32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generate::scripted::Scripted;
+    use crate::decoder::scripted::Scripted;
 
     fn run(
         decoder: &mut Scripted,

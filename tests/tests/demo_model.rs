@@ -3,7 +3,8 @@
 use bitnet_codegen::variant::VARIANTS;
 use bitnet_codegen::{Features, Isa, KernelSpec, space};
 use bitnet_runtime::chat::{ChatTemplate, Conversation, Role};
-use bitnet_runtime::generate::{Decoder, Finish, GenerateParams, Generated, Session};
+use bitnet_runtime::decoder::Decoder;
+use bitnet_runtime::generate::{Finish, GenerateParams, Generated, Session};
 use bitnet_runtime::perplexity::{PerplexityParams, perplexity};
 use bitnet_runtime::sample::{Sampler, SamplerParams};
 use bitnet_runtime::setup::{Ready, Setup};

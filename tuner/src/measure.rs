@@ -12,7 +12,7 @@ use bitnet_codegen::{
     oracle, plan,
 };
 use bitnet_runtime::network::linear::{Linear, Workspace, same_for_all};
-use bitnet_runtime::pool::{Pool, Rows};
+use bitnet_runtime::pool::{Chunks, Pool};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -100,7 +100,7 @@ fn expected(pool: &Pool, w: &TernaryMatrix, acts: &Activations) -> Vec<i32> {
         .flat_map(|t| acts.rows(t, 1)[..acts.k].to_vec())
         .collect();
     let mut by_row = vec![0i32; w.n() * acts.m];
-    pool.each(Rows::new(&mut by_row, acts.m), |_, n, out| {
+    pool.each(Chunks::new(&mut by_row, acts.m), |_, n, out| {
         oracle::output(w, n, &rows, out);
     });
     let mut y = vec![0i32; by_row.len()];

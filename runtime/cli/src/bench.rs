@@ -4,8 +4,8 @@
 use super::terminal::Terminal;
 use super::{ModelArgs, RunArgs, STOP, thread_count};
 use anyhow::{Context as _, Result, bail};
+use bitnet_runtime::decoder::Decoder;
 use bitnet_runtime::engine::{Engine, EngineOptions};
-use bitnet_runtime::generate::Decoder;
 use bitnet_runtime::profile::{HostRecord, M_BUCKETS, MBucket, State};
 use bitnet_runtime::setup::{Ready, default_threads};
 use clap::{Args, ValueEnum};

@@ -4,9 +4,8 @@ use super::terminal::Terminal;
 use super::{ModelArgs, RunArgs, STOP, SampleArgs};
 use anyhow::Result;
 use bitnet_runtime::chat::{ChatTemplate, Conversation, Role};
-use bitnet_runtime::generate::{
-    Decoder as _, Finish, GenerateError, GenerateParams, Generated, Session,
-};
+use bitnet_runtime::decoder::Decoder as _;
+use bitnet_runtime::generate::{Finish, GenerateError, GenerateParams, Generated, Session};
 use bitnet_runtime::sample::Sampler;
 use bitnet_runtime::tokenizer::Tokenizer;
 use clap::Args;

@@ -66,7 +66,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
         options.sample.params(),
         tokenizer
             .n_vocab()
-            .max(bitnet_runtime::generate::Decoder::n_vocab(&ready.engine)),
+            .max(bitnet_runtime::decoder::Decoder::n_vocab(&ready.engine)),
     )?;
     let params = GenerateParams {
         ignore_stops: options.ignore_eos,

@@ -3,8 +3,8 @@
 use super::terminal::Terminal;
 use super::{ModelArgs, RunArgs, STOP};
 use anyhow::{Context as _, Result, bail};
+use bitnet_runtime::decoder::Decoder as _;
 use bitnet_runtime::engine::BATCH;
-use bitnet_runtime::generate::Decoder as _;
 use bitnet_runtime::inspect;
 use bitnet_runtime::new_file::NewFile;
 use bitnet_runtime::tokenizer::{Specials, utf8_argument};

@@ -139,6 +139,11 @@ impl Model {
         self.store.tensors()
     }
 
+    /// The bytes of each of [`Self::tensors`].
+    pub fn tensor_bytes(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.store.tensors().len()).map(|index| self.store.bytes(index))
+    }
+
     /// Bytes of the model's file, or of all shards.
     pub fn file_bytes(&self) -> u64 {
         self.store.file_bytes()

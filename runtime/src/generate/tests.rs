@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use super::scripted::Scripted;
 use super::*;
+use crate::decoder::scripted::Scripted;
 use crate::sample::SamplerParams;
 use crate::tokenizer::GgufVocab;
 
@@ -391,21 +391,4 @@ fn percentiles_are_nearest_ranks() {
     );
     assert_eq!(at(&times[..3], 50), Some(2));
     assert_eq!(at(&[], 50), None);
-}
-
-#[test]
-fn default_row_by_row_logits_follow_the_trait() {
-    let mut decoder = Scripted::new(300, 64, |context, logits| logits[context.len()] = 1.0);
-    for first in [0, 2, 4] {
-        decoder.reset();
-        let mut seen = Vec::new();
-        decoder
-            .prefill_each(&[9, 9, 9, 9], first, &mut |i, logits| {
-                seen.push((i, logits.iter().position(|&l| l == 1.0).unwrap()));
-            })
-            .unwrap();
-        let expected: Vec<_> = (first..4).map(|i| (i, i + 1)).collect();
-        assert_eq!(seen, expected);
-        assert_eq!(decoder.position(), 4);
-    }
 }

@@ -7,7 +7,7 @@
 use crate::graph::ScaleShape;
 use crate::lanes;
 use crate::memory::HugeBytes;
-use crate::pool::{ColumnBlock, Columns, Pool, Rows};
+use crate::pool::{Chunks, ColumnBlock, Columns, Pool};
 use crate::profile::{M_BUCKETS, MBucket};
 use bitnet_codegen::kernel::AlignedBytes;
 use bitnet_codegen::layout::Panel;
@@ -404,12 +404,12 @@ impl Packed {
         let n: usize = matrices.iter().map(TernaryMatrix::n).sum();
         let mut bytes = HugeBytes::zeroed(panel.count(n) * panel.bytes());
         if let [w] = matrices {
-            pool.each(Rows::new(&mut bytes, panel.bytes()), |_, i, out| {
+            pool.each(Chunks::new(&mut bytes, panel.bytes()), |_, i, out| {
                 panel.pack(w, i, out)
             });
         } else {
             let k_padded = panel.layout.k_padded(panel.shape);
-            pool.each(Rows::new(&mut bytes, panel.bytes()), |_, i, out| {
+            pool.each(Chunks::new(&mut bytes, panel.bytes()), |_, i, out| {
                 let mut codes = vec![bitnet_codegen::trit::CODE_ZERO; panel.shape.nr * k_padded];
                 for (r, row) in codes.chunks_exact_mut(k_padded).enumerate() {
                     let mut n = i * panel.shape.nr + r;
@@ -478,7 +478,7 @@ impl<'a> Run<'a> {
         }
         let form = self.kernel.acts_form();
         pool.each(
-            Rows::new(&mut prepared.bytes_mut()[..need], self.tile_bytes),
+            Chunks::new(&mut prepared.bytes_mut()[..need], self.tile_bytes),
             |_, i, out| {
                 let (first, mr) = tiles(self.kernel, self.acts.m)
                     .nth(i)

@@ -1,8 +1,128 @@
-//! Weights packed for their kernels: immutable once built, shared by any number of sequences.
+//! [`Network`]: a model's weights, packed for their kernels. Immutable once built; any number of sequences and
+//! steps share one behind an [`Arc`].
 
 pub mod block;
+pub mod digest;
 pub mod head;
 pub mod kernels;
 pub mod linear;
 pub mod product;
 pub mod rope;
+
+pub use product::BuildError;
+
+use crate::format::Model;
+use crate::graph::{ModelConfig, Norm};
+use crate::pool::Pool;
+use bitnet_codegen::KernelSpec;
+use block::Block;
+use digest::ModelDigest;
+use head::Head;
+use kernels::{Kernels, Origin};
+use linear::Linear;
+use rope::RopeTable;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+/// Kernels in use: `(n, k, bucket)` to the spec and where the choice came from.
+pub type KernelsUsed = BTreeMap<(usize, usize, usize), (KernelSpec, Origin)>;
+
+/// Everything that is read, and never written, to turn tokens into logits.
+pub struct Network {
+    /// The file: its embedding table is read in place.
+    model: Arc<Model>,
+    rope: RopeTable,
+    blocks: Vec<Block>,
+    /// `[hidden]`.
+    output_norm: Vec<f32>,
+    head: Head,
+    used: KernelsUsed,
+    digest: OnceLock<ModelDigest>,
+}
+
+impl Network {
+    /// Packs `model` on the threads of `pool`, for the kernels that `kernels` chooses.
+    ///
+    /// # Errors
+    /// [`BuildError`].
+    pub fn new(model: Arc<Model>, pool: &Pool, kernels: &mut Kernels) -> Result<Self, BuildError> {
+        let config = model.config();
+        let blocks = (0..config.n_layers)
+            .map(|layer| Block::new(pool, &model, kernels, layer))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            rope: RopeTable::new(&config.rope, config.head_dim),
+            blocks,
+            output_norm: model.norm(Norm::Output)?,
+            head: Head::new(pool, &model),
+            used: kernels.used().clone(),
+            digest: OnceLock::new(),
+            model,
+        })
+    }
+
+    /// Sizes and constants.
+    pub fn config(&self) -> &ModelConfig {
+        self.model.config()
+    }
+
+    /// The model that was packed.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// What tells this model from every other.
+    pub fn digest(&self) -> ModelDigest {
+        *self.digest.get_or_init(|| ModelDigest::of(&self.model))
+    }
+
+    /// The transformer blocks, in order.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// The weight of the norm before the head, `[hidden]`.
+    pub fn output_norm(&self) -> &[f32] {
+        &self.output_norm
+    }
+
+    /// The LM head.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// The embedding of `token`: `x` is `[hidden]`.
+    ///
+    /// # Panics
+    /// When there is no such token.
+    pub fn embed(&self, token: u32, x: &mut [f32]) {
+        self.model.embedding().row_to_f32(token as usize, x);
+    }
+
+    /// The angles of the rotary embedding.
+    pub fn rope(&self) -> &RopeTable {
+        &self.rope
+    }
+
+    /// The kernels in use.
+    pub fn kernels(&self) -> &KernelsUsed {
+        &self.used
+    }
+
+    /// The packed ternary matrices.
+    pub fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.blocks.iter().flat_map(Block::linears)
+    }
+
+    /// Bytes of weights that decoding one token reads: ternary matrices and the LM head.
+    pub fn weight_bytes_per_token(&self) -> usize {
+        self.linears().map(|l| l.weight_bytes(1)).sum::<usize>() + self.head.table_bytes()
+    }
+
+    /// Multiply-accumulates of a prompt of `tokens`, which needs the head once, for its last token.
+    pub fn prompt_macs(&self, tokens: usize) -> u64 {
+        let c = self.config();
+        let layers: u64 = self.linears().map(|l| l.n() as u64 * l.k() as u64).sum();
+        layers * tokens as u64 + c.vocab as u64 * c.hidden as u64
+    }
+}

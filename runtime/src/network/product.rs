@@ -6,7 +6,7 @@ use crate::format::{LoadError, Model};
 use crate::graph::products::stacks;
 use crate::graph::{Norm, Projection, ScaleShape, TensorId};
 use crate::lanes;
-use crate::pool::{Pool, Rows};
+use crate::pool::{Chunks, Pool};
 use bitnet_codegen::trit::TritError;
 use bitnet_codegen::{Activations, TernaryMatrix};
 use std::sync::{Mutex, PoisonError};
@@ -69,20 +69,28 @@ pub struct Projections {
     n: usize,
 }
 
-/// Everything a product works with besides weights.
-pub struct Products<'a> {
-    /// The threads.
-    pub pool: &'a Pool,
-    /// Scratch memory.
-    pub work: &'a mut Workspace,
+/// Working memory of [`Projections::forward`], shared by all layers: nothing is allocated once it has grown to its size.
+pub struct ProjectionScratch {
+    work: Workspace,
     /// The quantised input.
-    pub acts: &'a mut Activations,
-    /// Normalised rows, `[m, k]`, on their way to the quantiser.
-    pub normed: &'a mut [f32],
-    /// A row of working memory for each worker, at least as long as the widest input.
-    pub spares: &'a [Mutex<Vec<f32>>],
-    /// Who listens.
-    pub tap: &'a mut Option<Tap>,
+    acts: Activations,
+    /// Rows on their way to the quantiser, `[rows, widest input]`.
+    input: Vec<f32>,
+    /// For each worker a row as wide as the widest input.
+    spares: Vec<Mutex<Vec<f32>>>,
+}
+
+impl ProjectionScratch {
+    /// For up to `rows` rows of inputs of up to `widest` features.
+    pub fn new(pool: &Pool, rows: usize, widest: usize) -> Self {
+        let spare = |_| Mutex::new(vec![0f32; widest]);
+        Self {
+            work: Workspace::new(pool),
+            acts: Activations::default(),
+            input: vec![0.0; rows * widest],
+            spares: (0..pool.threads()).map(spare).collect(),
+        }
+    }
 }
 
 impl Projections {
@@ -162,55 +170,62 @@ impl Projections {
         self.groups.iter().map(|g| &g.linear)
     }
 
-    /// `y = projections(x)` for the `m` rows that `row(t, out, spare)` writes; `spare` is working memory.
+    /// `y = projections(x)` for the `m` rows of x that `row(r, out, spare)` writes; `spare` is working memory.
     ///
     /// # Shapes
     /// A row: `[k]`; `y`: `[m, n]`.
     pub fn forward(
         &self,
-        p: &mut Products<'_>,
+        pool: &Pool,
+        scratch: &mut ProjectionScratch,
+        tap: &mut Option<Tap>,
         m: usize,
         row: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
         y: &mut [f32],
     ) {
+        let ProjectionScratch {
+            work,
+            acts,
+            input,
+            spares,
+        } = scratch;
         for (i, group) in self.groups.iter().enumerate() {
             let k = group.linear.k();
             if i == 0 || group.input_norm.is_some() {
-                p.acts.reshape(m, k);
+                acts.reshape(m, k);
                 let Activations {
                     q,
                     sums,
                     scales,
                     k_padded,
                     ..
-                } = &mut *p.acts;
+                } = &mut *acts;
                 let codes = (
-                    Rows::new(q, *k_padded),
-                    (Rows::new(sums, 1), Rows::new(scales, 1)),
+                    Chunks::new(q, *k_padded),
+                    (Chunks::new(sums, 1), Chunks::new(scales, 1)),
                 );
-                let parts = (Rows::new(&mut p.normed[..m * k], k), codes);
-                let spares = p.spares;
-                p.pool
-                    .each(parts, |worker, t, (normed, (q, (sum, scale)))| {
-                        let mut spare = spares[worker]
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner);
-                        let spare = &mut spare[..k];
-                        row(t, normed, spare);
-                        if let Some(weight) = &group.input_norm {
-                            spare.copy_from_slice(normed);
-                            lanes::rms_norm(spare, weight, self.input_norm_eps, normed);
-                        }
-                        (sum[0], scale[0]) = lanes::quantise(normed, q);
-                    });
+                let parts = (Chunks::new(&mut input[..m * k], k), codes);
+                let spares = &*spares;
+                pool.each(parts, |worker, r, (x, (q, (sum, scale)))| {
+                    let mut spare = spares[worker]
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner);
+                    let spare = &mut spare[..k];
+                    row(r, x, spare);
+                    if let Some(weight) = &group.input_norm {
+                        spare.copy_from_slice(x);
+                        lanes::rms_norm(spare, weight, self.input_norm_eps, x);
+                    }
+                    (sum[0], scale[0]) = lanes::quantise(x, q);
+                });
             }
             group
                 .linear
-                .forward(p.pool, p.work, p.acts, y, self.n, group.first);
-            if let Some(tap) = p.tap {
+                .forward(pool, work, acts, y, self.n, group.first);
+            if let Some(tap) = tap {
                 let n = group.linear.n();
                 let mut acc = vec![0; m * n];
-                group.linear.accumulate(p.pool, p.work, p.acts, &mut acc);
+                group.linear.accumulate(pool, work, acts, &mut acc);
                 for (projection, rows) in group.projections.iter().zip(group.linear.stacked()) {
                     let own: Vec<i32> = acc
                         .chunks_exact(n)
@@ -222,7 +237,7 @@ impl Projections {
                             layer: self.layer,
                             projection: *projection,
                         },
-                        p.acts,
+                        acts,
                         &own,
                     );
                 }

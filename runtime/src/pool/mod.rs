@@ -7,7 +7,7 @@
 
 mod parts;
 
-pub use parts::{ColumnBlock, Columns, Parts, Rows};
+pub use parts::{Chunks, ColumnBlock, Columns, Parts, SliceList, Slices};
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -29,41 +29,44 @@ pub unsafe trait Parts: Sync {
     unsafe fn part(&self, i: usize) -> Self::Part;
 }
 
-/// A slice in runs of `stride`; the last run may be shorter.
-pub struct Rows<'a, T> {
+/// A slice in chunks of one length; the last may be shorter.
+pub struct Chunks<'a, T> {
     start: *mut T,
     len: usize,
-    stride: usize,
+    chunk: usize,
     slice: PhantomData<&'a mut [T]>,
 }
 
 // SAFETY: a `&mut [T]` in parts; sending a part to another thread sends `&mut T`s.
-unsafe impl<T: Send> Sync for Rows<'_, T> {}
+unsafe impl<T: Send> Sync for Chunks<'_, T> {}
 
-impl<'a, T> Rows<'a, T> {
-    /// `slice` in runs of `stride`.
-    pub fn new(slice: &'a mut [T], stride: usize) -> Self {
-        assert!(stride > 0, "rows of no elements");
+impl<'a, T> Chunks<'a, T> {
+    /// `slice` in chunks of `chunk` elements.
+    ///
+    /// # Panics
+    /// When `chunk` is 0.
+    pub fn new(slice: &'a mut [T], chunk: usize) -> Self {
+        assert!(chunk > 0, "chunks of no elements");
         Self {
             start: slice.as_mut_ptr(),
             len: slice.len(),
-            stride,
+            chunk,
             slice: PhantomData,
         }
     }
 }
 
-// SAFETY: run `i` covers the elements from `i · stride` up to the next run.
-unsafe impl<'a, T: Send> Parts for Rows<'a, T> {
+// SAFETY: chunk `i` covers the elements from `i · chunk` up to the next one.
+unsafe impl<'a, T: Send> Parts for Chunks<'a, T> {
     type Part = &'a mut [T];
 
     fn len(&self) -> usize {
-        self.len.div_ceil(self.stride)
+        self.len.div_ceil(self.chunk)
     }
 
     unsafe fn part(&self, i: usize) -> &'a mut [T] {
-        let first = i * self.stride;
-        let len = self.stride.min(self.len - first);
+        let first = i * self.chunk;
+        let len = self.chunk.min(self.len - first);
         // SAFETY: `i` is below `len()`, so `first` lies inside the slice.
         let start = unsafe { self.start.add(first) };
         // SAFETY: `first + len` is at most the slice's length, and the caller asks for each index once.
@@ -71,8 +74,7 @@ unsafe impl<'a, T: Send> Parts for Rows<'a, T> {
     }
 }
 
-/// The columns `first..first + width` of a row-major matrix with rows of `stride`, in blocks of `block` columns
-/// and `run` rows.
+/// The columns `first..first + width` of a row-major matrix with rows of `stride`, in blocks of `block` columns.
 pub struct Columns<'a, T> {
     start: *mut T,
     rows: usize,
@@ -80,11 +82,12 @@ pub struct Columns<'a, T> {
     first: usize,
     width: usize,
     block: usize,
-    run: usize,
+    /// Where blocks of rows begin, and the end of the last; `None` where all rows are one block.
+    cuts: Option<&'a [usize]>,
     slice: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: as for `Rows`.
+// SAFETY: as for `Chunks`.
 unsafe impl<T: Send> Sync for Columns<'_, T> {}
 
 impl<'a, T> Columns<'a, T> {
@@ -117,18 +120,22 @@ impl<'a, T> Columns<'a, T> {
             first,
             width,
             block,
-            run: rows.max(1),
+            cuts: None,
             slice: PhantomData,
         }
     }
 
-    /// The same in blocks of `run` rows (the last may have fewer); column blocks of the same rows follow each other.
+    /// The same in blocks of the rows between two of `cuts`; column blocks of the same rows follow each other.
     ///
     /// # Panics
-    /// When `run` is 0.
-    pub fn in_runs(mut self, run: usize) -> Self {
-        assert!(run > 0, "blocks of no rows");
-        self.run = run;
+    /// When `cuts` does not rise from 0 to the number of rows.
+    pub fn cut_at(mut self, cuts: &'a [usize]) -> Self {
+        assert!(
+            cuts.first() == Some(&0) && cuts.last() == Some(&self.rows) && cuts.is_sorted(),
+            "cuts of {} rows: {cuts:?}",
+            self.rows
+        );
+        self.cuts = Some(cuts);
         self
     }
 }
@@ -178,17 +185,21 @@ impl<T> ColumnBlock<'_, T> {
     }
 }
 
-// SAFETY: block `i` covers other columns or other rows than every other block.
+// SAFETY: block `i` covers other columns or other rows than every other block: cuts rise.
 unsafe impl<'a, T: Send> Parts for Columns<'a, T> {
     type Part = ColumnBlock<'a, T>;
 
     fn len(&self) -> usize {
-        self.rows.div_ceil(self.run) * self.width.div_ceil(self.block)
+        self.cuts.map_or(1, |cuts| cuts.len() - 1) * self.width.div_ceil(self.block)
     }
 
     unsafe fn part(&self, i: usize) -> ColumnBlock<'a, T> {
         let across = self.width.div_ceil(self.block);
-        let (first_row, first) = (i / across * self.run, i % across * self.block);
+        let first = i % across * self.block;
+        let (first_row, end_row) = match self.cuts {
+            None => (0, self.rows),
+            Some(cuts) => (cuts[i / across], cuts[i / across + 1]),
+        };
         let start = self
             .start
             .wrapping_add(first_row * self.stride + self.first + first);
@@ -196,11 +207,64 @@ unsafe impl<'a, T: Send> Parts for Columns<'a, T> {
             start,
             stride: self.stride,
             first_row,
-            rows: self.run.min(self.rows - first_row),
+            rows: end_row - first_row,
             first,
             width: self.block.min(self.width - first),
             part: PhantomData,
         }
+    }
+}
+
+/// Room for a list of slices; its memory is kept from one list to the next.
+pub struct SliceList<T> {
+    list: Vec<(*mut T, usize)>,
+}
+
+// SAFETY: between two lists the pointers are never followed.
+unsafe impl<T: Send> Send for SliceList<T> {}
+// SAFETY: as above; shared, nothing can be done with them.
+unsafe impl<T: Send> Sync for SliceList<T> {}
+
+impl<T> Default for SliceList<T> {
+    fn default() -> Self {
+        Self { list: Vec::new() }
+    }
+}
+
+impl<T> SliceList<T> {
+    /// `slices` as the parts of a job.
+    pub fn fill<'a>(&'a mut self, slices: impl Iterator<Item = &'a mut [T]>) -> Slices<'a, T> {
+        self.list.clear();
+        self.list
+            .extend(slices.map(|slice| (slice.as_mut_ptr(), slice.len())));
+        Slices {
+            list: &self.list,
+            slices: PhantomData,
+        }
+    }
+}
+
+/// Slices that were borrowed one by one; see [`SliceList::fill`].
+pub struct Slices<'a, T> {
+    list: &'a [(*mut T, usize)],
+    slices: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: as for `Chunks`.
+unsafe impl<T: Send> Sync for Slices<'_, T> {}
+
+// SAFETY: every part was an exclusive borrow of its own, and all of them live as long as `self`.
+unsafe impl<'a, T: Send> Parts for Slices<'a, T> {
+    type Part = &'a mut [T];
+
+    fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    unsafe fn part(&self, i: usize) -> &'a mut [T] {
+        let (start, len) = self.list[i];
+        // SAFETY: `fill` took these from a slice that is borrowed for 'a; the caller asks for each index once.
+        unsafe { std::slice::from_raw_parts_mut(start, len) }
     }
 }
 
@@ -233,7 +297,7 @@ mod tests {
         let mut a = vec![0u32; 1003];
         let mut b = vec![0u32; 101];
         pool.each(
-            (Rows::new(&mut a, 10), Rows::new(&mut b, 1)),
+            (Chunks::new(&mut a, 10), Chunks::new(&mut b, 1)),
             |_, i, (a, b)| {
                 a.iter_mut().for_each(|v| *v += i as u32);
                 b[0] = a.len() as u32;
@@ -241,9 +305,10 @@ mod tests {
         );
         assert!(a.iter().enumerate().all(|(i, &v)| v == i as u32 / 10));
         assert_eq!(b.iter().sum::<u32>(), 1003);
-        for run in [1, 2, 3, 4, 9] {
+        let cuts: [&[usize]; 4] = [&[0, 4], &[0, 1, 2, 3, 4], &[0, 3, 4], &[0, 0, 2, 4, 4]];
+        for cuts in cuts {
             let mut m = vec![0u32; 4 * 50];
-            let parts = Columns::new(&mut m, 4, 50, 3, 40, 7).in_runs(run);
+            let parts = Columns::new(&mut m, 4, 50, 3, 40, 7).cut_at(cuts);
             pool.each(parts, |_, _, mut block| {
                 for r in 0..block.rows() {
                     let (row, first) = (block.first_row() + r, block.first());
@@ -262,10 +327,30 @@ mod tests {
                     assert_eq!(
                         m[r * 50 + c],
                         want as u32,
-                        "row {r} column {c} in runs of {run}"
+                        "row {r} column {c} cut at {cuts:?}"
                     );
                 }
             }
         }
+    }
+    #[test]
+    fn listed_slices_are_parts() {
+        let pool = Pool::new(3).unwrap();
+        let (mut a, mut b) = (vec![0u32; 90], vec![0u32; 7]);
+        let mut list = SliceList::default();
+        for _ in 0..3 {
+            let slices = a.chunks_exact_mut(9).chain([&mut b[..]]);
+            pool.each(list.fill(slices), |_, i, part| {
+                part.iter_mut().for_each(|v| *v += i as u32)
+            });
+        }
+        assert!(a.iter().enumerate().all(|(i, &v)| v == 3 * (i as u32 / 9)));
+        assert_eq!(b, [30; 7]);
+    }
+
+    #[test]
+    #[should_panic(expected = "cuts of 4 rows")]
+    fn cuts_that_fall_are_refused() {
+        let _ = Columns::new(&mut [0u32; 8], 4, 2, 0, 2, 1).cut_at(&[0, 3, 2, 4]);
     }
 }

@@ -12,36 +12,21 @@
 //! then loaded once for all of them, and enough sums are under way to hide the time that an addition takes.
 
 use crate::lanes::{LANES, exp, leveled, tree};
-
-/// Positions of a block of keys, `[head_dim, KEY_BLOCK]`.
-pub const KEY_BLOCK: usize = 32;
+use crate::sequence::{HeadCache, KEY_BLOCK, PAGE};
 
 /// Output columns that are summed in registers.
 const COLUMNS: usize = 32;
 
-/// Positions whose values stay in the first cache while all rows and columns go over them.
+/// Positions whose values stay in the first cache while all rows and columns go over them; none crosses a page.
 const VALUE_BLOCK: usize = 32;
+const _: () = assert!(PAGE.is_multiple_of(VALUE_BLOCK));
 
-/// Rows that attend together: two tiles of the widest level. More would take more scores than the second cache holds.
-const ROWS: usize = 16;
+/// Queries that attend together: two tiles of the widest level. More would take more scores than the second cache holds.
+const QUERIES: usize = 16;
 
-/// How many tokens attend together where `heads` query heads share a KV head.
-pub fn tokens_at_once(heads: usize) -> usize {
-    (ROWS / heads).max(1)
-}
-
-/// Rotates a key by the angles of its position and puts it into its column of `keys`, `[n_ctx / KEY_BLOCK,
-/// head_dim, KEY_BLOCK]`. `cos_sin`: as [`crate::network::rope::RopeTable::fill`] writes it.
-pub fn store_key(key: &[f32], cos_sin: &[f32], position: usize, keys: &mut [f32]) {
-    let half = key.len() / 2;
-    let block = &mut keys[position / KEY_BLOCK * KEY_BLOCK * key.len()..][..KEY_BLOCK * key.len()];
-    let lane = position % KEY_BLOCK;
-    let (cos, sin) = cos_sin.split_at(half);
-    let (a, b) = key.split_at(half);
-    for i in 0..half {
-        block[i * KEY_BLOCK + lane] = a[i] * cos[i] - b[i] * sin[i];
-        block[(half + i) * KEY_BLOCK + lane] = b[i] * cos[i] + a[i] * sin[i];
-    }
+/// How many rows of one sequence attend together where `heads` query heads share a KV head.
+pub fn rows_at_once(heads: usize) -> usize {
+    (QUERIES / heads).max(1)
 }
 
 /// What the rows of one call have in common.
@@ -79,22 +64,21 @@ leveled! {
     /// and with the token's own.
     ///
     /// # Shapes
-    /// `q`, `out`: `[tokens · heads, head_dim]`; `keys`: whole blocks of [`KEY_BLOCK`] positions; `values`:
-    /// `[positions of the last token, head_dim]`; `scores`: `[tokens · heads, positions rounded up to a block]`.
+    /// `q`, `out`: `[tokens · heads, head_dim]`; `cache`: at least `positions`, those of the last token;
+    /// `scores`: `[tokens · heads, positions rounded up to a block]`.
     pub fn attend(
-        shape: Shape, q: &[f32], keys: &[f32], values: &[f32], scores: &mut [f32], out: &mut [f32],
+        shape: Shape, q: &[f32], cache: HeadCache<'_>, positions: usize, scores: &mut [f32], out: &mut [f32],
     ) {
         let Shape { heads, head_dim, scale } = shape;
-        let (rows, positions) = (q.len() / head_dim, values.len() / head_dim);
-        let (tokens, stride) = (rows / heads, positions.next_multiple_of(KEY_BLOCK));
+        let (rows, stride) = (q.len() / head_dim, positions.next_multiple_of(KEY_BLOCK));
+        let tokens = rows / heads;
         assert!(
-            rows == tokens * heads && tokens <= positions && out.len() == q.len()
-                && keys.len() == stride * head_dim && scores.len() == rows * stride,
-            "shapes of attention: {tokens} tokens of {heads} heads, {positions} positions, {} keys, {} scores",
-            keys.len(),
+            rows == tokens * heads && tokens <= positions && out.len() == q.len() && scores.len() == rows * stride,
+            "shapes of attention: {tokens} tokens of {heads} heads, {positions} positions, {} scores",
             scores.len()
         );
-        for (b, block) in keys.chunks_exact(head_dim * KEY_BLOCK).enumerate() {
+        for b in 0..stride / KEY_BLOCK {
+            let block = cache.keys(b);
             in_tiles!(LEVEL, rows, |r| score(&q[r * head_dim..], block, scale, &mut scores[r * stride..], stride, b));
         }
         let first = positions - tokens + 1;
@@ -102,14 +86,14 @@ leveled! {
             softmax(&mut row[..first + r / heads]);
         }
         out.fill(0.0);
-        for (b, block) in values[..first * head_dim].chunks(VALUE_BLOCK * head_dim).enumerate() {
-            let from = b * VALUE_BLOCK;
+        for from in (0..first).step_by(VALUE_BLOCK) {
+            let block = cache.values(from..first.min(from + VALUE_BLOCK));
             in_tiles!(LEVEL, rows, |r| add_values(&scores[r * stride + from..], stride, block, head_dim, &mut out[r * head_dim..]));
         }
         // What only the later tokens see.
         for (r, out) in out.chunks_exact_mut(head_dim).enumerate() {
             for j in first..first + r / heads {
-                add_row(out, scores[r * stride + j], &values[j * head_dim..][..head_dim]);
+                add_row(out, scores[r * stride + j], cache.values(j..j + 1));
             }
         }
     }
@@ -232,17 +216,28 @@ mod tests {
     use super::*;
     use crate::lanes::tests::noise;
     use crate::lanes::{Level, cap};
-    use crate::network::rope::rotate;
+    use crate::sequence::{CacheShape, KvCache, store};
 
-    /// `[positions, head_dim]` in blocks; what no position fills is NaN, which must not matter.
-    fn blocks(keys: &[f32], head_dim: usize) -> Vec<f32> {
-        let positions = keys.len() / head_dim;
-        let mut out = vec![f32::NAN; positions.next_multiple_of(KEY_BLOCK) * head_dim];
-        let angles: Vec<f32> = [vec![1.0; head_dim / 2], vec![0.0; head_dim / 2]].concat();
-        for (p, key) in keys.chunks_exact(head_dim).enumerate() {
-            store_key(key, &angles, p, &mut out);
+    /// `[positions, head_dim]` as a cache; what no position fills is NaN, which must not matter.
+    fn cached(keys: &[f32], values: &[f32], head_dim: usize) -> KvCache {
+        let mut cache = KvCache::new(CacheShape {
+            layers: 1,
+            kv_heads: 1,
+            head_dim,
+        });
+        let all = 0..keys.len() / head_dim;
+        cache.make_room(all.clone()).expect("memory");
+        let rows = keys
+            .chunks_exact(head_dim)
+            .zip(values.chunks_exact(head_dim));
+        let mut rows = rows.enumerate();
+        for slot in cache.slots(0, all) {
+            bytemuck::cast_slice_mut(slot).fill(f32::NAN);
+            for (position, (key, value)) in rows.by_ref().take(PAGE) {
+                store(slot, position, key, value);
+            }
         }
-        out
+        cache
     }
 
     /// Tokens, heads, positions of the last token, columns.
@@ -280,13 +275,20 @@ mod tests {
         );
         let mut scores = vec![0f32; rows * positions.next_multiple_of(KEY_BLOCK)];
         let mut out = vec![0f32; rows * head_dim];
-        let blocked = blocks(&keys, head_dim);
+        let cache = cached(&keys, &values, head_dim);
         let shape = Shape {
             heads,
             head_dim,
             scale,
         };
-        attend(shape, &q, &blocked, &values, &mut scores, &mut out);
+        attend(
+            shape,
+            &q,
+            cache.head(0, 0),
+            positions,
+            &mut scores,
+            &mut out,
+        );
         Case {
             q,
             keys,
@@ -349,8 +351,13 @@ mod tests {
                 attend(
                     shape,
                     &case.q[t * width..][..n * width],
-                    &blocks(&case.keys[..positions * head_dim], head_dim),
-                    &case.values[..positions * head_dim],
+                    cached(
+                        &case.keys[..positions * head_dim],
+                        &case.values[..positions * head_dim],
+                        head_dim,
+                    )
+                    .head(0, 0),
+                    positions,
                     &mut vec![0f32; n * heads * stride],
                     &mut out,
                 );
@@ -377,19 +384,5 @@ mod tests {
         });
         cap(Level::Avx512);
         assert!(all[0] == all[1] && all[0] == all[2]);
-    }
-
-    #[test]
-    fn keys_are_stored_as_queries_are_rotated() {
-        let (head_dim, position) = (96, 37);
-        let (key, angles) = (noise(head_dim, 1), noise(head_dim, 2));
-        let mut keys = vec![0f32; 2 * KEY_BLOCK * head_dim];
-        store_key(&key, &angles, position, &mut keys);
-        let mut want = vec![0f32; head_dim];
-        rotate(&key, &angles, &mut want);
-        for (d, want) in want.iter().enumerate() {
-            let got = keys[KEY_BLOCK * head_dim + d * KEY_BLOCK + position % KEY_BLOCK];
-            assert_eq!(got.to_bits(), want.to_bits());
-        }
     }
 }

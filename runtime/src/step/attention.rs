@@ -1,40 +1,40 @@
-//! [`Heads`]: attention of one batch: the cache grows by its keys and values, and jobs of some tokens and one KV head
-//! are handed to the pool.
+//! [`Attention`]: the rows of a pass against the caches of their sequences, layer by layer: keys and values are
+//! stored, then jobs of some rows and one KV head are handed to the pool.
 
-use super::attend::{KEY_BLOCK, Shape, attend, store_key, tokens_at_once};
+use super::attend::{Shape, attend, rows_at_once};
+use super::rows::Rows;
+use super::{Append, PerWorker};
 use crate::graph::ModelConfig;
 use crate::network::rope::rotate;
-use crate::pool::{Columns, Pool, Rows};
-use crate::sequence::KvCache;
+use crate::pool::{Columns, Pool, SliceList};
+use crate::sequence::{KEY_BLOCK, store};
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
-/// Floats of working memory that a worker needs where contexts have `n_ctx` tokens: rotated queries, outputs and
-/// scores of the tokens and heads that attend together.
-pub fn scratch_len(config: &ModelConfig, n_ctx: usize) -> usize {
+/// Floats of working memory that a worker needs: rotated queries, outputs and scores of the rows that attend together.
+pub fn scratch_len(config: &ModelConfig) -> usize {
     let group = config.n_heads / config.n_kv_heads;
-    tokens_at_once(group) * group * (2 * config.head_dim + n_ctx.next_multiple_of(KEY_BLOCK))
+    let scores = config.context_len.next_multiple_of(KEY_BLOCK);
+    rows_at_once(group) * group * (2 * config.head_dim + scores)
 }
 
-/// The shapes of attention over one batch.
-pub struct Heads<'a> {
+/// The shapes of attention in one pass.
+pub struct Attention<'a> {
     heads: usize,
     kv_heads: usize,
     head_dim: usize,
-    position: usize,
-    n_ctx: usize,
+    rows: &'a Rows,
     cos_sin: &'a [f32],
 }
 
-impl<'a> Heads<'a> {
-    /// Attention of a model over the tokens from `position` on. `cos_sin`: the angles of each token's position.
-    pub fn new(config: &ModelConfig, position: usize, n_ctx: usize, cos_sin: &'a [f32]) -> Self {
+impl<'a> Attention<'a> {
+    /// Attention of a model over `rows`. `cos_sin`: the angles of each row's position, `[rows, head_dim]`.
+    pub fn new(config: &ModelConfig, rows: &'a Rows, cos_sin: &'a [f32]) -> Self {
         Self {
             heads: config.n_heads,
             kv_heads: config.n_kv_heads,
             head_dim: config.head_dim,
-            position,
-            n_ctx,
+            rows,
             cos_sin,
         }
     }
@@ -44,101 +44,96 @@ impl<'a> Heads<'a> {
         (self.heads + 2 * self.kv_heads) * self.head_dim
     }
 
-    /// Appends the keys and values of `m` tokens to the cache and attends from every token to the positions
-    /// up to its own. `out`: `[m, heads · head_dim]`.
-    pub fn run(
+    /// Stores the rotated key and the value of every row in its sequence. `qkv`: `[rows, heads + 2 · kv_heads, head_dim]`.
+    pub fn store(
         &self,
         pool: &Pool,
-        m: usize,
+        layer: usize,
         qkv: &[f32],
-        cache: &mut KvCache,
-        scores: &[Mutex<Vec<f32>>],
+        appends: &mut [Append<'_>],
+        slots: &mut SliceList<u8>,
+        spares: &PerWorker,
+    ) {
+        let slots = slots.fill(appends.iter_mut().flat_map(|append| {
+            let start = append.sequence.position();
+            let new = start..start + append.tokens.len();
+            append.sequence.cache_mut().slots(layer, new)
+        }));
+        let hd = self.head_dim;
+        pool.each(slots, |worker, i, slot| {
+            let (write, kv) = (&self.rows.writes()[i / self.kv_heads], i % self.kv_heads);
+            let mut spare = spares[worker]
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let rotated = &mut spare[..hd];
+            for r in write.clone() {
+                let row = &qkv[r * self.qkv_width()..][..self.qkv_width()];
+                let key = &row[(self.heads + kv) * hd..][..hd];
+                let value = &row[(self.heads + self.kv_heads + kv) * hd..][..hd];
+                rotate(key, &self.cos_sin[r * hd..][..hd], rotated);
+                store(slot, self.rows.all()[r].position, rotated, value);
+            }
+        });
+    }
+
+    /// Attends from every row to the positions of its sequence up to its own. `out`: `[rows, heads · head_dim]`.
+    pub fn attend(
+        &self,
+        pool: &Pool,
+        layer: usize,
+        qkv: &[f32],
+        appends: &[Append<'_>],
+        spares: &PerWorker,
         out: &mut [f32],
     ) {
-        let (room, out_width) = (
-            self.n_ctx.next_multiple_of(KEY_BLOCK) * self.head_dim,
-            self.heads / self.kv_heads * self.head_dim,
-        );
-        let (keys, values) = cache.get_mut();
-        let heads = (Rows::new(keys, room), Rows::new(values, room));
-        if m == 1 {
-            // One job for both: the head that a worker stores is the one that it reads.
-            pool.each(
-                (heads, Rows::new(out, out_width)),
-                |worker, kv, ((keys, values), out)| {
-                    self.store(0, kv, qkv, keys, values);
-                    let write = |_, row: &[f32]| out.copy_from_slice(row);
-                    self.attend(0..1, kv, qkv, (keys, values), &scores[worker], write);
-                },
-            );
-            return;
-        }
-        pool.each(heads, |_, kv, (keys, values)| {
-            (0..m).for_each(|t| self.store(t, kv, qkv, keys, values));
-        });
-        let (keys, values) = cache.get();
         let width = self.heads * self.head_dim;
-        let run = tokens_at_once(self.heads / self.kv_heads);
-        let parts = Columns::new(out, m, width, 0, width, out_width).in_runs(run);
+        let group = self.heads / self.kv_heads * self.head_dim;
+        let parts =
+            Columns::new(out, self.rows.len(), width, 0, width, group).cut_at(self.rows.cuts());
         pool.each(parts, |worker, _, mut out| {
-            let kv = out.first() / out_width;
-            let head = (&keys[kv * room..][..room], &values[kv * room..][..room]);
-            let tokens = out.first_row()..out.first_row() + out.rows();
-            let write = |t: usize, row: &[f32]| out.row(t).copy_from_slice(row);
-            self.attend(tokens, kv, qkv, head, &scores[worker], write);
+            let kv = out.first() / group;
+            let rows = out.first_row()..out.first_row() + out.rows();
+            let mut spare = spares[worker]
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let attended = self.attend_together(rows, layer, kv, qkv, appends, &mut spare);
+            for (r, row) in attended.chunks_exact(group).enumerate() {
+                out.row(r).copy_from_slice(row);
+            }
         });
     }
 
-    /// Appends the key and value of token `t` to the cache of KV head `kv`.
-    fn store(&self, t: usize, kv: usize, qkv: &[f32], keys: &mut [f32], values: &mut [f32]) {
-        let hd = self.head_dim;
-        let row = &qkv[t * self.qkv_width()..][..self.qkv_width()];
-        let key = &row[(self.heads + kv) * hd..][..hd];
-        let value = &row[(self.heads + self.kv_heads + kv) * hd..][..hd];
-        let position = self.position + t;
-        store_key(key, &self.cos_sin[t * hd..][..hd], position, keys);
-        values[position * hd..][..hd].copy_from_slice(value);
-    }
-
-    /// Attends from the query heads of `tokens` that share KV head `kv`; `write` gets each token's outputs,
-    /// `[heads that share it, head_dim]`, with its place among `tokens`.
-    fn attend(
+    /// Attends from the query heads of `rows`, which are of one sequence, that share KV head `kv`: the outputs,
+    /// `[rows, heads that share it, head_dim]`, lie in `spare`.
+    fn attend_together<'s>(
         &self,
-        tokens: Range<usize>,
+        rows: Range<usize>,
+        layer: usize,
         kv: usize,
         qkv: &[f32],
-        (keys, values): (&[f32], &[f32]),
-        spare: &Mutex<Vec<f32>>,
-        mut write: impl FnMut(usize, &[f32]),
-    ) {
-        let (hd, group) = (self.head_dim, self.heads / self.kv_heads);
-        let (width, rows) = (group * hd, tokens.len() * group);
-        let mut spare = spare.lock().unwrap_or_else(PoisonError::into_inner);
-        let (q, rest) = spare.split_at_mut(rows * hd);
-        let (out, scores) = rest.split_at_mut(rows * hd);
-        for (t, q) in tokens.clone().zip(q.chunks_exact_mut(width)) {
-            let first = t * self.qkv_width() + kv * width;
+        appends: &[Append<'_>],
+        spare: &'s mut [f32],
+    ) -> &'s [f32] {
+        let (hd, heads) = (self.head_dim, self.heads / self.kv_heads);
+        let queries = rows.len() * heads;
+        let (q, rest) = spare.split_at_mut(queries * hd);
+        let (out, scores) = rest.split_at_mut(queries * hd);
+        for (r, q) in rows.clone().zip(q.chunks_exact_mut(heads * hd)) {
+            let first = r * self.qkv_width() + kv * heads * hd;
             for (head, q) in qkv[first..].chunks_exact(hd).zip(q.chunks_exact_mut(hd)) {
-                rotate(head, &self.cos_sin[t * hd..][..hd], q);
+                rotate(head, &self.cos_sin[r * hd..][..hd], q);
             }
         }
-        let positions = self.position + tokens.end;
-        let stride = positions.next_multiple_of(KEY_BLOCK);
+        let last = &self.rows.all()[rows.end - 1];
+        let cache = appends[last.append].sequence.cache().head(layer, kv);
+        let positions = last.position + 1;
+        let scores = &mut scores[..queries * positions.next_multiple_of(KEY_BLOCK)];
         let shape = Shape {
-            heads: group,
+            heads,
             head_dim: hd,
             scale: (1.0 / (hd as f64).sqrt()) as f32,
         };
-        attend(
-            shape,
-            q,
-            &keys[..stride * hd],
-            &values[..positions * hd],
-            &mut scores[..rows * stride],
-            out,
-        );
-        for (t, row) in out.chunks_exact(width).enumerate() {
-            write(t, row);
-        }
+        attend(shape, q, cache, positions, scores, out);
+        out
     }
 }

@@ -9,9 +9,10 @@ use anyhow::{Context as _, Result, bail};
 use bitnet_cli::terminal::Terminal;
 use bitnet_cli::thread_count;
 use bitnet_codegen::oracle;
+use bitnet_runtime::decoder::Decoder;
 use bitnet_runtime::format::Model;
-use bitnet_runtime::generate::{Decoder, GenerateParams, Session};
-use bitnet_runtime::pool::{Pool, Rows};
+use bitnet_runtime::generate::{GenerateParams, Session};
+use bitnet_runtime::pool::{Chunks, Pool};
 use bitnet_runtime::profile::{self, M_BUCKETS};
 use bitnet_runtime::sample::{Sampler, SamplerParams};
 use bitnet_runtime::setup::{Ready, Setup};
@@ -259,7 +260,7 @@ fn scalar_tokens_per_s(setup: &Setup, threads: usize) -> Result<f64> {
         let start = Instant::now();
         for w in &layers {
             let mut y = vec![0i32; w.n()];
-            pool.each(Rows::new(&mut y, 64), |_, block, out| {
+            pool.each(Chunks::new(&mut y, 64), |_, block, out| {
                 for (i, y) in out.iter_mut().enumerate() {
                     oracle::output(w, block * 64 + i, &x[..w.k()], std::slice::from_mut(y));
                 }

@@ -12,7 +12,7 @@ use crate::format::Model;
 use crate::format::float::FloatType;
 use crate::lanes::{LANES, dot_into, leveled, tree};
 use crate::memory::HugeBytes;
-use crate::pool::{Columns, Pool, Rows};
+use crate::pool::{Chunks, Columns, Pool};
 use std::sync::Arc;
 
 /// Elements that are decoded at a time: whole blocks of every type, and whole runs of lanes.
@@ -53,7 +53,7 @@ impl Head {
         } else {
             let mut copy = HugeBytes::zeroed(source.bytes.len());
             let run = 2 << 20;
-            pool.each(Rows::new(&mut copy, run), |_, i, out| {
+            pool.each(Chunks::new(&mut copy, run), |_, i, out| {
                 out.copy_from_slice(&source.bytes[i * run..][..out.len()]);
             });
             Table::Copied(copy)

@@ -52,10 +52,6 @@ impl Decoder for Scripted {
         Ok(&self.logits)
     }
 
-    fn decode(&mut self, token: u32) -> Result<&[f32], DecoderError> {
-        self.prefill(&[token])
-    }
-
     fn truncate(&mut self, len: usize) {
         self.context.truncate(len);
     }

@@ -1,0 +1,67 @@
+#![expect(unsafe_code, reason = "a counting allocator is an unsafe trait")]
+//! Decoding allocates nothing after the first token, but for a page of keys and values when one is full.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bitnet_codegen::Features;
+use bitnet_runtime::decoder::Decoder;
+use bitnet_runtime::demo;
+use bitnet_runtime::engine::{Engine, EngineOptions};
+use bitnet_runtime::format::OpenOptions;
+use bitnet_runtime::network::kernels::Kernels;
+use bitnet_runtime::pool::Pool;
+use bitnet_runtime::profile::Profile;
+use bitnet_runtime::sequence::PAGE;
+
+struct Counting;
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is passed on to the system's allocator unchanged; the counter does not touch memory.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`, which is that of `System`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: `at` came from `alloc` above, that is, from `System`, with the same layout.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Allocations of `tokens` single tokens.
+fn of_decoding(engine: &mut Engine, tokens: usize) -> usize {
+    let before = COUNT.load(Ordering::Relaxed);
+    for i in 0..tokens {
+        let logits = engine.decode((i * 37 % 500) as u32).expect("room");
+        assert!(logits.len() > 500);
+    }
+    COUNT.load(Ordering::Relaxed) - before
+}
+
+#[test]
+fn decoding_allocates_nothing_after_the_first_token() {
+    for threads in [1, 2] {
+        let model = Arc::new(demo::open(&OpenOptions::default()).expect("it opens"));
+        let pool = Arc::new(Pool::new(threads).expect("threads"));
+        let mut kernels = Kernels::new(Features::detect(), Profile::default());
+        let options = EngineOptions::default();
+        let mut engine = Engine::new(model, pool, &mut kernels, &options).expect("it loads");
+        engine.prefill(&[1, 2, 3, 4, 5]).expect("room");
+        let first = of_decoding(&mut engine, 1);
+        let counted = of_decoding(&mut engine, PAGE - 6);
+        println!("{threads} threads: {first} allocations for the first token, {counted} for the next {}", PAGE - 6);
+        assert_eq!(engine.position(), PAGE);
+        assert_eq!(counted, 0, "{threads} threads, within a page");
+        let page = of_decoding(&mut engine, 1);
+        assert!((1..=4).contains(&page), "{page} allocations for a page and the list of tokens");
+        assert_eq!(of_decoding(&mut engine, PAGE - 1), 0, "{threads} threads, within the next page");
+    }
+}
