@@ -2,31 +2,26 @@
 //!
 //! `cargo run --release -p bitnet-runtime --example two_conversations -- [MODEL] [TOKENS]`
 
-use bitnet_runtime::format::{self, OpenOptions};
 use bitnet_runtime::sequence::{Sequence, SequenceOptions};
+use bitnet_runtime::setup::Setup;
 use bitnet_runtime::step::{Append, Step};
-use bitnet_runtime::{demo, network, pool, profile, tokenizer};
 use std::error::Error;
-use std::path::Path;
 use std::sync::Arc;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let options = OpenOptions::default();
-    let model = match args.next() {
-        Some(path) => format::open(Path::new(&path), &options)?,
-        None => demo::open(&options)?,
+    let setup = Setup {
+        model: args.next().map(Into::into),
+        ..Setup::default()
     };
     let tokens: usize = args.next().map_or(Ok(24), |n| n.parse())?;
+    let model = setup.open_model()?;
+    let tokenizer = setup.tokenizer(&model)?;
+    let engine = setup.ready(model)?.engine;
+    let (network, pool) = (Arc::clone(engine.network()), Arc::clone(engine.pool()));
+    drop(engine);
 
-    let tokenizer = tokenizer::Tokenizer::of(&model, None)?;
-    let pool = Arc::new(pool::Pool::new(2)?);
-    let cpu = bitnet_codegen::Features::detect();
-    let profile = profile::find(None, &profile::cpu_name(), cpu).profile;
-    let mut kernels = network::kernels::Kernels::new(cpu, profile);
-    let network = Arc::new(network::Network::new(Arc::new(model), &pool, &mut kernels)?);
     let mut step = Step::new(Arc::clone(&network), pool, 64);
-
     let mut sequences = [
         Sequence::new(&network, &SequenceOptions::default())?,
         Sequence::new(&network, &SequenceOptions::default())?,

@@ -57,11 +57,21 @@ fn decoding_allocates_nothing_after_the_first_token() {
         engine.prefill(&[1, 2, 3, 4, 5]).expect("room");
         let first = of_decoding(&mut engine, 1);
         let counted = of_decoding(&mut engine, PAGE - 6);
-        println!("{threads} threads: {first} allocations for the first token, {counted} for the next {}", PAGE - 6);
+        println!(
+            "{threads} threads: {first} allocations for the first token, {counted} for the next {}",
+            PAGE - 6
+        );
         assert_eq!(engine.position(), PAGE);
         assert_eq!(counted, 0, "{threads} threads, within a page");
         let page = of_decoding(&mut engine, 1);
-        assert!((1..=4).contains(&page), "{page} allocations for a page and the list of tokens");
-        assert_eq!(of_decoding(&mut engine, PAGE - 1), 0, "{threads} threads, within the next page");
+        assert!(
+            (1..=4).contains(&page),
+            "{page} allocations for a page and the list of tokens"
+        );
+        assert_eq!(
+            of_decoding(&mut engine, PAGE - 1),
+            0,
+            "{threads} threads, within the next page"
+        );
     }
 }

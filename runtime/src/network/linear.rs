@@ -82,6 +82,22 @@ impl Workspace {
             group: Activations::default(),
         }
     }
+
+    /// Sets aside what every worker needs for the products of `linear`. Otherwise a worker that joins its first
+    /// product late allocates then.
+    pub fn make_room(&mut self, linear: &Linear) {
+        for worker in &mut self.workers {
+            let worker = worker.get_mut().unwrap_or_else(PoisonError::into_inner);
+            for kernel in linear.parts.iter().flat_map(|part| &part.kernels) {
+                scratch_of(&mut worker.scratch, kernel);
+                for mr in kernel.tile_sizes() {
+                    grow(&mut worker.out, kernel.out_len(mr));
+                    grow(&mut worker.turned, kernel.out_len(mr));
+                    grow(&mut worker.sums, mr);
+                }
+            }
+        }
+    }
 }
 
 /// Bytes of weights that one claim covers: enough to hide the claim, few enough to share the work evenly.

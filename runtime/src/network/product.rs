@@ -81,11 +81,17 @@ pub struct ProjectionScratch {
 }
 
 impl ProjectionScratch {
-    /// For up to `rows` rows of inputs of up to `widest` features.
-    pub fn new(pool: &Pool, rows: usize, widest: usize) -> Self {
+    /// For up to `rows` rows through `linears`.
+    pub fn new<'l>(pool: &Pool, rows: usize, linears: impl Iterator<Item = &'l Linear>) -> Self {
+        let mut work = Workspace::new(pool);
+        let mut widest = 0;
+        for linear in linears {
+            work.make_room(linear);
+            widest = widest.max(linear.k());
+        }
         let spare = |_| Mutex::new(vec![0f32; widest]);
         Self {
-            work: Workspace::new(pool),
+            work,
             acts: Activations::default(),
             input: vec![0.0; rows * widest],
             spares: (0..pool.threads()).map(spare).collect(),

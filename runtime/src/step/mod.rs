@@ -165,7 +165,7 @@ impl Scratch {
             cos_sin: vec![0.0; rows * c.head_dim],
             attention: (0..pool.threads()).map(worker).collect(),
             slots: SliceList::default(),
-            projection: ProjectionScratch::new(pool, rows, c.hidden.max(q).max(c.ffn)),
+            projection: ProjectionScratch::new(pool, rows, network.linears()),
             last: Vec::new(),
             logits: Vec::new(),
         }
