@@ -1,6 +1,6 @@
 //! Activations as kernels read them: int8 rows with their sums, or a form that a family asks for.
 
-use crate::trit::absmax;
+use crate::trit::{ROUND, absmax};
 
 /// Quantised rows are a multiple of this many columns, and no layout has longer steps.
 pub const ACTS_K_ALIGN: usize = 64;
@@ -66,6 +66,144 @@ impl Activations {
     pub fn rows(&self, first: usize, count: usize) -> &[i8] {
         &self.q[first * self.k_padded..(first + count) * self.k_padded]
     }
+}
+
+/// M tokens quantised by groups of columns, as weight-only models want them: each code is an integer of one or two
+/// planes of bytes, the most significant first, and each token has a scale for each group.
+#[derive(Clone, Debug, Default)]
+pub struct GroupedActs {
+    /// Tokens.
+    pub m: usize,
+    /// Input features.
+    pub k: usize,
+    /// Row stride: [`row_bytes`] of K.
+    pub k_padded: usize,
+    /// Columns of a group; the last may have fewer.
+    pub group_k: usize,
+    /// Planes of a code: it is `Σ_p plane[p] · 256^(planes − 1 − p)`.
+    pub planes: usize,
+    /// Bytes of codes, `[m, planes, k_padded]`.
+    pub q: Vec<i8>,
+    /// `Σ code` of each token and group, `[m, groups]`.
+    pub sums: Vec<i32>,
+    /// What a code is multiplied by, `[m, groups]`.
+    pub scales: Vec<f32>,
+}
+
+impl GroupedActs {
+    /// Makes room for `m` tokens; keeps the allocations where they are large enough.
+    pub fn reshape(&mut self, m: usize, k: usize, group_k: usize, planes: usize) {
+        (self.m, self.k, self.group_k, self.planes) = (m, k, group_k, planes);
+        self.k_padded = row_bytes(k);
+        self.q.resize(m * planes * self.k_padded, 0);
+        self.sums.resize(m * self.groups(), 0);
+        self.scales.resize(m * self.groups(), 0.0);
+    }
+
+    /// Groups of a token.
+    pub fn groups(&self) -> usize {
+        self.k.div_ceil(self.group_k)
+    }
+
+    /// The code of token `t` in column `c`.
+    pub fn code(&self, t: usize, c: usize) -> i32 {
+        let plane = |p| self.q[(t * self.planes + p) * self.k_padded + c] as i32;
+        (0..self.planes).fold(0, |code, p| 256 * code + plane(p))
+    }
+
+    /// The planes of `count` tokens from `first` on, padding included.
+    pub fn rows(&self, first: usize, count: usize) -> &[i8] {
+        let token = self.planes * self.k_padded;
+        &self.q[first * token..(first + count) * token]
+    }
+
+    /// Quantises token `t` from `x`, `k` long.
+    pub fn quantise_row(&mut self, t: usize, x: &[f32]) {
+        assert_eq!(x.len(), self.k, "features of a token");
+        let (groups, token) = (self.groups(), self.planes * self.k_padded);
+        quantise_groups(
+            x,
+            self.group_k,
+            &mut self.q[t * token..][..token],
+            &mut self.sums[t * groups..][..groups],
+            &mut self.scales[t * groups..][..groups],
+        );
+    }
+}
+
+/// The largest code of one plane, and of two: 127·256 + 127.
+const MOST: [f32; 2] = [127.0, 32_639.0];
+
+/// Quantises a token by groups of `group_k` columns: `q`: `[planes, padded]`, `sums`, `scales`: one a group.
+///
+/// In each group the code of the largest magnitude is ±127 (±32639 with two planes): `code = rhe(x · f32(most /
+/// amax))`, and the scale is `f32(amax / most)`. A NaN or an infinity makes the scale NaN, so that it is seen.
+pub fn quantise_groups(
+    x: &[f32],
+    group_k: usize,
+    q: &mut [i8],
+    sums: &mut [i32],
+    scales: &mut [f32],
+) {
+    let groups = x.len().div_ceil(group_k);
+    assert_eq!(
+        (sums.len(), scales.len()),
+        (groups, groups),
+        "groups of a token"
+    );
+    let padded = row_bytes(x.len());
+    let planes = q.len() / padded;
+    assert!(
+        matches!(planes, 1 | 2) && q.len() == planes * padded,
+        "planes of a token"
+    );
+    let (first, second) = q.split_at_mut(padded);
+    first[x.len()..].fill(0);
+    second.iter_mut().skip(x.len()).for_each(|q| *q = 0);
+    for (g, x) in x.chunks(group_k).enumerate() {
+        // Bits of |v| order as integers, and whatever is not finite above all that is.
+        let bits = x.iter().fold(0u32, |m, v| m.max(v.to_bits() & 0x7FFF_FFFF));
+        let finite = bits < f32::INFINITY.to_bits();
+        let amax = f32::from_bits(bits);
+        let most = MOST[planes - 1];
+        // Below the least amax whose inverse is finite, everything is zero.
+        let inverse = most / amax.max(LEAST);
+        scales[g] = if finite {
+            amax.max(LEAST) / most
+        } else {
+            f32::NAN
+        };
+        let first = &mut first[g * group_k..][..x.len()];
+        sums[g] = match planes {
+            1 => round_codes(x, inverse, |i, code| first[i] = code as i8),
+            _ => {
+                let second = &mut second[g * group_k..][..x.len()];
+                round_codes(x, inverse, |i, code| {
+                    let low = code as i8;
+                    (first[i], second[i]) = (((code - low as i32) >> 8) as i8, low);
+                })
+            }
+        };
+    }
+}
+
+/// The least largest magnitude that is told from zero.
+const LEAST: f32 = 1e-30;
+
+/// Rounds `x · inverse` half to even, hands each code on and returns their sum.
+fn round_codes(x: &[f32], inverse: f32, mut put: impl FnMut(usize, i32)) -> i32 {
+    let mut sum = 0;
+    for (i, &v) in x.iter().enumerate() {
+        // The product is at most 32639 and a rounding, far below 2^22: adding 1.5·2^23 rounds half to even.
+        let code = (v * inverse + ROUND)
+            .to_bits()
+            .wrapping_sub(ROUND.to_bits()) as i32;
+        // What is not finite may come out as anything; its scale says so.
+        let code = code.clamp(-32_639, 32_639);
+        sum += code;
+        put(i, code);
+    }
+    sum
 }
 
 /// The form in which a family reads one tile of tokens.

@@ -15,6 +15,7 @@ use crate::isa::{Arch, Features, Isa};
 use crate::layout::Panel;
 use crate::program::{CheckError, Checked, Operand, Program};
 use crate::spec::KernelSpec;
+use crate::variant::groups::Groups;
 use crate::variant::{OutOrder, Plan, Unsupported};
 use cranelift_codegen::ir::{AbiParam, Signature, types};
 use cranelift_codegen::settings::{self, Configurable};
@@ -27,7 +28,7 @@ use std::sync::{Arc, Mutex};
 #[derive(Debug)]
 pub struct Args {
     /// Operand pointers in [`Operand::ALL`] order.
-    pub operands: [*mut u8; 7],
+    pub operands: [*mut u8; Operand::COUNT],
     /// Prefetch stubs for 1, 2, 4 and 8 consecutive cache lines; see [`PREFETCH_LINES`].
     pub prefetch: [*const u8; 4],
 }
@@ -37,7 +38,8 @@ pub struct Args {
 pub const PREFETCH_LINES: [usize; 4] = [1, 2, 4, 8];
 
 const _: () = assert!(
-    std::mem::offset_of!(Args, operands) == 0 && std::mem::offset_of!(Args, prefetch) == 56
+    std::mem::offset_of!(Args, operands) == 0
+        && std::mem::offset_of!(Args, prefetch) == 8 * Operand::COUNT
 );
 
 /// Why a set of kernels cannot be built.
@@ -125,6 +127,7 @@ impl AlignedBytes {
 pub struct Kernel {
     spec: KernelSpec,
     k: usize,
+    groups: Option<Groups>,
     panel: Panel,
     acts: ActsForm,
     out: OutOrder,
@@ -188,7 +191,14 @@ impl KernelSet {
                 .map(|(mr, p)| Ok((mr, emit(prove(p)?, isa, cpu)?)))
                 .collect::<Result<Vec<_>, KernelError>>()?;
             emitted.push((
-                plan.spec, plan.k, plan.panel, plan.acts, plan.out, unpack, main,
+                plan.spec,
+                plan.k,
+                plan.groups,
+                plan.panel,
+                plan.acts,
+                plan.out,
+                unpack,
+                main,
             ));
         }
         let mut jit = Jit::new()?;
@@ -200,7 +210,7 @@ impl KernelSet {
         let mut loaded = jit.finish()?;
         let kernels = emitted
             .into_iter()
-            .map(|(spec, k, panel, acts, out, unpack, main)| {
+            .map(|(spec, k, groups, panel, acts, out, unpack, main)| {
                 let unpack = unpack.map(|e| loaded.stage(e));
                 let main = main
                     .into_iter()
@@ -210,6 +220,7 @@ impl KernelSet {
                 Arc::new(Kernel {
                     spec,
                     k,
+                    groups,
                     panel,
                     acts,
                     out,
@@ -377,6 +388,11 @@ impl Kernel {
         self.k
     }
 
+    /// The groups of columns that the kernel scales itself; then [`Self::run_grouped`] runs it.
+    pub fn groups(&self) -> Option<Groups> {
+        self.groups
+    }
+
     /// How weights are packed for this kernel.
     pub fn panel(&self) -> Panel {
         self.panel
@@ -450,12 +466,40 @@ impl Kernel {
             stage.call(
                 panel,
                 &[],
-                &[],
+                [&[], &[]],
                 buffers,
                 unpacked.bytes_mut(),
                 &self.prefetch,
             );
         }
+    }
+
+    /// Computes one tile of a kernel that scales groups of columns itself.
+    ///
+    /// # Shapes
+    /// `panel`: [`Panel::bytes`]; `acts`: `mr` times the planes rows; `sums` and `scales`: `[mr, groups]`;
+    /// `out`: [`Self::out_len`].
+    ///
+    /// # Panics
+    /// When a slice is shorter than the kernel's extents, no tile of `mr` exists, or the kernel has no groups.
+    pub fn run_grouped(
+        &self,
+        mr: usize,
+        panel: &[u8],
+        acts: &[u8],
+        (sums, scales): (&[i32], &[f32]),
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) {
+        assert!(self.groups.is_some(), "{} has no group scales", self.spec);
+        self.call(
+            mr,
+            panel,
+            acts,
+            (bytes_of(sums), bytes_of(scales)),
+            scratch,
+            bytes_of_mut(out),
+        );
     }
 
     /// Computes one tile: `mr` (one of [`Self::tile_sizes`]) tokens times the NR rows of `panel`.
@@ -474,6 +518,20 @@ impl Kernel {
         scratch: &mut Scratch,
         out: &mut [i32],
     ) {
+        assert!(self.groups.is_none(), "{} has group scales", self.spec);
+        let sums = (bytes_of(sums), &[][..]);
+        self.call(mr, panel, acts, sums, scratch, bytes_of_mut(out));
+    }
+
+    fn call(
+        &self,
+        mr: usize,
+        panel: &[u8],
+        acts: &[u8],
+        (sums, scales): (&[u8], &[u8]),
+        scratch: &mut Scratch,
+        out: &mut [u8],
+    ) {
         let (_, stage) = self
             .main
             .iter()
@@ -486,19 +544,12 @@ impl Kernel {
             panel
         };
         assert!(
-            out.len() >= self.out_len(mr),
-            "{} results for {}",
+            out.len() >= 4 * self.out_len(mr),
+            "{} bytes of results for {}",
             out.len(),
             self.spec
         );
-        stage.call(
-            weights,
-            acts,
-            bytes_of(sums),
-            buffers,
-            bytes_of_mut(out),
-            &self.prefetch,
-        );
+        stage.call(weights, acts, [sums, scales], buffers, out, &self.prefetch);
     }
 }
 
@@ -563,7 +614,7 @@ impl Stages {
         self.stages[i].call(
             weights,
             acts,
-            bytes_of(sums),
+            [bytes_of(sums), &[]],
             &mut scratch,
             bytes_of_mut(out),
             &self.prefetch,
@@ -576,13 +627,18 @@ impl Stages {
     }
 }
 
-fn bytes_of(v: &[i32]) -> &[u8] {
-    // SAFETY: any i32 is four initialised bytes, and the length in bytes is that of the slice.
+/// Numbers of four bytes.
+trait Word {}
+impl Word for i32 {}
+impl Word for f32 {}
+
+fn bytes_of<T: Word>(v: &[T]) -> &[u8] {
+    // SAFETY: any word is four initialised bytes, and the length in bytes is that of the slice.
     unsafe { std::slice::from_raw_parts(v.as_ptr().cast(), std::mem::size_of_val(v)) }
 }
 
-fn bytes_of_mut(v: &mut [i32]) -> &mut [u8] {
-    // SAFETY: as `bytes_of`; any four bytes are a valid i32, and the borrow is exclusive.
+fn bytes_of_mut<T: Word>(v: &mut [T]) -> &mut [u8] {
+    // SAFETY: as `bytes_of`; any four bytes are a valid word, and the borrow is exclusive.
     unsafe { std::slice::from_raw_parts_mut(v.as_mut_ptr().cast(), std::mem::size_of_val(v)) }
 }
 
@@ -591,7 +647,7 @@ impl Stage {
         &self,
         weights: &[u8],
         acts: &[u8],
-        sums: &[u8],
+        [sums, scales]: [&[u8]; 2],
         [scratch0, scratch1]: &mut [AlignedBytes; 2],
         out: &mut [u8],
         prefetch: &[*const u8; 4],
@@ -605,6 +661,7 @@ impl Stage {
             scratch0.len,
             scratch1.len,
             out.len(),
+            scales.len(),
         ];
         for (operand, have) in Operand::ALL.into_iter().zip(lengths) {
             let need = self.program.reach(operand);
@@ -625,6 +682,7 @@ impl Stage {
                         scratch0.bytes_mut().as_mut_ptr(),
                         scratch1.bytes_mut().as_mut_ptr(),
                         out.as_mut_ptr(),
+                        scales.as_ptr().cast_mut(),
                     ],
                     prefetch: *prefetch,
                 };
@@ -641,6 +699,7 @@ impl Stage {
                     consts,
                     scratch: [scratch0.bytes_mut(), scratch1.bytes_mut()],
                     out,
+                    scales,
                 };
                 interp::run(&self.program, &mut memory);
             }

@@ -30,10 +30,11 @@ pub mod spec;
 pub mod trit;
 pub mod variant;
 
-pub use acts::{Activations, ActsForm};
+pub use acts::{Activations, ActsForm, GroupedActs};
 pub use isa::{Feature, Features, Isa};
 pub use kernel::{Kernel, KernelError, KernelSet, Scratch};
 pub use problem::Problem;
 pub use spec::KernelSpec;
 pub use trit::{Scales, TernaryMatrix};
+pub use variant::groups::Groups;
 pub use variant::{Plan, Unsupported, plan};

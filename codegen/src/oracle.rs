@@ -1,5 +1,7 @@
-//! The meaning of every kernel: the naive i32 product. Never optimised; everything is compared with it.
+//! The meaning of every kernel: the naive product, in i32 or, with group scales, in f32 in a fixed order. Never
+//! optimised; everything is compared with it.
 
+use crate::acts::GroupedActs;
 use crate::trit::TernaryMatrix;
 
 /// `Y[M,N] = X[M,K] · W[N,K]ᵀ` in i32.
@@ -38,4 +40,35 @@ pub fn output(w: &TernaryMatrix, row: usize, x: &[i8], y: &mut [i32]) {
             *acc += (*c as i32 - 1) * *q as i32;
         }
     }
+}
+
+/// `Y[M,N]` in f32 where groups of columns have scales: `y += f32(acc) · (w_scale · x_scale)` for each group,
+/// ascending, every operation rounded by itself.
+///
+/// # Shapes
+/// `x`: M tokens in groups of G columns; the scales of `w` are the same for each of them. The result is `[m, n]`.
+///
+/// # Panics
+/// When `x` has another K, or its groups are not within those of `w`.
+pub fn matmul_grouped(w: &TernaryMatrix, x: &GroupedActs) -> Vec<f32> {
+    let (n, k) = (w.n(), w.k());
+    assert_eq!(x.k, k, "K of weights and activations");
+    let mut y = vec![0f32; x.m * n];
+    let mut codes = vec![0u8; k];
+    for r in 0..n {
+        w.unpack_row(r, &mut codes);
+        for t in 0..x.m {
+            let y = &mut y[t * n + r];
+            for g in 0..x.groups() {
+                let from = g * x.group_k;
+                let to = (from + x.group_k).min(k);
+                let acc: i32 = (from..to)
+                    .map(|c| (codes[c] as i32 - 1) * x.code(t, c))
+                    .sum();
+                let scale = w.scale_at(r, from, x.group_k) * x.scales[t * x.groups() + g];
+                *y += acc as f32 * scale;
+            }
+        }
+    }
+    y
 }

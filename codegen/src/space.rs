@@ -6,7 +6,9 @@
 use crate::isa::Isa;
 use crate::problem::Problem;
 use crate::spec::{Axis, KernelSpec};
+use crate::variant::groups::Groups;
 use crate::variant::{self, Unsupported, VARIANTS, Variant};
+use std::collections::BTreeSet;
 
 /// One spec of the space.
 #[derive(Clone, Debug)]
@@ -61,6 +63,30 @@ pub fn specs(family: &dyn Variant, isa: Isa, m: usize) -> Result<Vec<KernelSpec>
             .flat_map(|spec| axis.values.iter().map(|&v| set(spec, axis, v)))
             .collect();
     }
+    Ok(specs)
+}
+
+/// As [`specs`] for kernels that scale `groups` of columns themselves: a token is as many rows of activations as it
+/// has planes, so a tile has that many fewer tokens.
+///
+/// # Errors
+/// Why the family does not run on `isa`, or that it has no groups.
+pub fn grouped_specs(
+    family: &dyn Variant,
+    isa: Isa,
+    m: usize,
+    groups: Groups,
+) -> Result<Vec<KernelSpec>, Unsupported> {
+    if !family.has_groups() {
+        return Err(Unsupported::new(family.name(), "it has no group scales"));
+    }
+    let mut seen = BTreeSet::new();
+    let mut specs = specs(family, isa, m * groups.planes)?;
+    for spec in &mut specs {
+        *spec = groups.name(spec.clone());
+        spec.mr = spec.mr.div_ceil(groups.planes);
+    }
+    specs.retain(|s| seen.insert(s.clone()));
     Ok(specs)
 }
 
@@ -122,7 +148,6 @@ pub const MODEL_SHAPES: &[(usize, usize)] = &[
 mod tests {
     use super::*;
     use crate::program::{Checked, Operand};
-    use std::collections::BTreeSet;
 
     /// K of every model, the longest first.
     fn model_ks() -> Vec<usize> {

@@ -267,6 +267,28 @@ impl TernaryMatrix {
         &self.scales
     }
 
+    /// The multiplier of row `r` for the `group_k` columns from `col` on.
+    ///
+    /// # Panics
+    /// When the matrix has groups that these columns are no part of.
+    pub fn scale_at(&self, r: usize, col: usize, group_k: usize) -> f32 {
+        match &self.scales {
+            Scales::Tensor(s) => *s,
+            Scales::Row(rows) => rows[r],
+            Scales::Group {
+                group_k: own,
+                scales,
+            } => {
+                assert!(
+                    own.is_multiple_of(group_k) && col.is_multiple_of(group_k),
+                    "columns {col} to {} in groups of {own}",
+                    col + group_k
+                );
+                scales[r * self.k.div_ceil(*own) + col / own]
+            }
+        }
+    }
+
     /// The multipliers, to fold another factor in.
     pub fn scales_mut(&mut self) -> &mut Scales {
         &mut self.scales
@@ -386,7 +408,7 @@ impl Absmean {
 }
 
 /// Added to a float below 2^22 in magnitude, leaves its value rounded half to even in the low bits.
-const ROUND: f32 = 12_582_912.0;
+pub(crate) const ROUND: f32 = 12_582_912.0;
 
 /// Quantises one token's activations to int8 by absmax and returns the scale `s = f32(127 / max(amax, 1e-5))`.
 ///

@@ -339,6 +339,7 @@ fn unpacked(program: &Program, weights: &[u8]) -> Vec<u8> {
         consts: &program.consts,
         scratch: [s0, s1],
         out: &mut out,
+        scales: &[],
     };
     interp::run(program, &mut memory);
     out

@@ -540,6 +540,7 @@ fn run(program: &Program, noise: &mut Noise, bias: usize) {
     let acts = fill(Operand::Acts, bias);
     let sums = fill(Operand::Sums, 3 - bias.max(1));
     let mut out = fill(Operand::Out, 0);
+    let scales = fill(Operand::Scales, 0);
     let mut scratch = [Operand::Scratch0, Operand::Scratch1].map(|o| match program.keeps_zero(o) {
         true => vec![0; program.bytes(o)],
         // Another program's leavings.
@@ -553,6 +554,7 @@ fn run(program: &Program, noise: &mut Noise, bias: usize) {
         consts: &program.consts,
         scratch: [a, b],
         out: &mut out,
+        scales: &scales,
     };
     run_strict(program, &mut memory);
     for (o, bytes) in [Operand::Scratch0, Operand::Scratch1]

@@ -20,20 +20,19 @@ const COLUMNS: usize = 16384;
 const DOT_TURNS: usize = 4096;
 
 fn plan(spec: KernelSpec, build: impl FnOnce(&mut Builder)) -> Plan {
-    let panel = Panel {
-        layout: &i2s::I2s,
-        shape: PanelShape {
-            nr: ROWS,
-            k: COLUMNS,
-            kr: i2s::STEP_K,
-        },
+    let shape = PanelShape {
+        nr: ROWS,
+        k: COLUMNS,
+        kr: i2s::STEP_K,
     };
+    let panel = Panel::of_codes(&i2s::I2s, shape);
     let mut b = Builder::new(spec.to_string(), spec.isa.width());
     build(&mut b);
     let main = vec![(1, b.finish())];
     Plan {
         spec,
         k: COLUMNS,
+        groups: None,
         panel,
         acts: ActsForm::Rows,
         unpack: None,

@@ -159,8 +159,8 @@ extern \"C\" {
 #endif
 
 typedef struct bitnet_args {
-  /* weights, acts, sums, consts, scratch0, scratch1, out */
-  void *operands[7];
+  /* weights, acts, sums, consts, scratch0, scratch1, out, scales */
+  void *operands[8];
   /* bitnet_prefetch1, 2, 4, 8 */
   const void *prefetch[4];
 } bitnet_args;

@@ -9,12 +9,14 @@ pub mod base3;
 pub mod i2s;
 pub mod lut;
 pub mod mixed;
+pub mod scales;
 pub mod strip;
 pub mod tl1;
 pub mod tl2;
 
 use crate::program::Promise;
-use crate::trit::TernaryMatrix;
+use crate::trit::{CODE_ZERO, TernaryMatrix};
+use scales::GroupScales;
 
 /// Every layout. Everything else iterates this list.
 pub const LAYOUTS: &[&dyn Layout] = &[
@@ -78,12 +80,54 @@ pub struct Panel {
     pub layout: &'static dyn Layout,
     /// The panel's shape.
     pub shape: PanelShape,
+    /// Scales between the codes, if the kernel scales groups of columns itself.
+    pub scales: Option<GroupScales>,
 }
 
 impl Panel {
+    /// A panel of codes alone.
+    pub fn of_codes(layout: &'static dyn Layout, shape: PanelShape) -> Self {
+        let scales = None;
+        Self {
+            layout,
+            shape,
+            scales,
+        }
+    }
+
     /// Bytes of one panel.
     pub fn bytes(&self) -> usize {
-        self.layout.panel_bytes(self.shape)
+        self.runs().map(|run| self.run_bytes(run.len())).sum()
+    }
+
+    /// Columns that share a scale, in order; all of them where there are no groups.
+    fn runs(&self) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
+        let k = self.shape.k;
+        let step = self.scales.map_or(k, |s| s.k);
+        (0..k)
+            .step_by(step)
+            .map(move |from| from..(from + step).min(k))
+    }
+
+    /// Bytes of the codes of a run of `k` columns.
+    pub fn code_bytes(&self, k: usize) -> usize {
+        self.layout.panel_bytes(PanelShape { k, ..self.shape })
+    }
+
+    /// Bytes of a run of `k` columns: codes, then scales.
+    pub fn run_bytes(&self, k: usize) -> usize {
+        let scales = self
+            .scales
+            .map_or(0, |s| 4 * s.stored.dwords(self.shape.nr));
+        self.code_bytes(k) + scales
+    }
+
+    /// What every byte of a panel is: codes, or codes and scales.
+    pub fn promise(&self) -> Promise {
+        match self.scales {
+            None => self.layout.promise(),
+            Some(_) => Promise::Bits,
+        }
     }
 
     /// Panels of a matrix with `n` rows.
@@ -97,20 +141,58 @@ impl Panel {
     /// # Panics
     /// When `w` has another K, or `out` is not a whole number of panels.
     pub fn pack(&self, w: &TernaryMatrix, first: usize, out: &mut [u8]) {
-        assert_eq!(w.k(), self.shape.k, "K of the matrix and of the panel");
         assert_eq!(out.len() % self.bytes(), 0, "whole panels");
-        let k_padded = self.layout.k_padded(self.shape);
-        let mut codes = vec![0u8; self.shape.nr * k_padded];
         for (i, packed) in out.chunks_exact_mut(self.bytes()).enumerate() {
-            for (r, row) in codes.chunks_exact_mut(k_padded).enumerate() {
-                let n = (first + i) * self.shape.nr + r;
-                if n < w.n() {
-                    w.unpack_row(n, row);
-                } else {
-                    row.fill(crate::trit::CODE_ZERO);
-                }
+            let base = (first + i) * self.shape.nr;
+            self.pack_rows(|r| Some((w, base + r)).filter(|(w, r)| *r < w.n()), packed);
+        }
+    }
+
+    /// Packs one panel: its row `r` is the row of the matrix that `row(r)` names; zeros where it names none.
+    ///
+    /// # Panics
+    /// When a matrix has another K, or `out` another size; when halves cannot hold a scale.
+    pub fn pack_rows<'w>(
+        &self,
+        row: impl Fn(usize) -> Option<(&'w TernaryMatrix, usize)>,
+        out: &mut [u8],
+    ) {
+        assert_eq!(out.len(), self.bytes(), "bytes of a panel");
+        let (nr, k) = (self.shape.nr, self.shape.k);
+        let k_padded = self.layout.k_padded(self.shape);
+        let mut whole = vec![CODE_ZERO; nr * k_padded];
+        for (r, codes) in whole.chunks_exact_mut(k_padded).enumerate() {
+            if let Some((w, n)) = row(r) {
+                assert_eq!(w.k(), k, "K of the matrix and of the panel");
+                w.unpack_row(n, codes);
             }
-            self.layout.pack_panel(self.shape, &codes, packed);
+        }
+        let Some(scales) = self.scales else {
+            return self.layout.pack_panel(self.shape, &whole, out);
+        };
+        let mut rest = out;
+        for run in self.runs() {
+            let shape = PanelShape {
+                k: run.len(),
+                ..self.shape
+            };
+            let padded = self.layout.k_padded(shape);
+            // A code of 0 adds nothing to the sum of codes, so that activations there do not matter.
+            let mut codes = vec![0; nr * padded];
+            for (to, from) in codes
+                .chunks_exact_mut(padded)
+                .zip(whole.chunks_exact(k_padded))
+            {
+                to[..run.len()].copy_from_slice(&from[run.clone()]);
+            }
+            let (packed, after) = rest.split_at_mut(self.code_bytes(run.len()));
+            self.layout.pack_panel(shape, &codes, packed);
+            let of_rows: Vec<f32> = (0..nr)
+                .map(|r| row(r).map_or(0.0, |(w, n)| w.scale_at(n, run.start, scales.k)))
+                .collect();
+            let (packed, after) = after.split_at_mut(4 * scales.stored.dwords(nr));
+            scales.stored.write(&of_rows, packed);
+            rest = after;
         }
     }
 

@@ -18,7 +18,7 @@ impl Builder {
             program: Program {
                 name: name.into(),
                 width,
-                extents: [None; 7],
+                extents: [None; Operand::COUNT],
                 consts: Vec::new(),
                 body: Vec::new(),
                 n_values: 0,

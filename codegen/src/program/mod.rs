@@ -68,13 +68,18 @@ pub enum Operand {
     Scratch0 = 4,
     /// More working memory.
     Scratch1 = 5,
-    /// The result, i32.
+    /// The result: i32 sums, or f32 where the program scales groups of columns itself.
     Out = 6,
+    /// The scale of each token and group of columns, f32. Read only.
+    Scales = 7,
 }
 
 impl Operand {
+    /// How many there are.
+    pub const COUNT: usize = 8;
+
     /// All operands in argument order.
-    pub const ALL: [Operand; 7] = [
+    pub const ALL: [Operand; Operand::COUNT] = [
         Operand::Weights,
         Operand::Acts,
         Operand::Sums,
@@ -82,6 +87,7 @@ impl Operand {
         Operand::Scratch0,
         Operand::Scratch1,
         Operand::Out,
+        Operand::Scales,
     ];
 
     /// Whether a program may store to it.
@@ -252,6 +258,13 @@ pub enum Op {
     Shl32(Value, u8),
     /// Arithmetic right shift of each i32.
     Sar32(Value, u8),
+    /// Each i32 as the nearest f32, ties to even.
+    F32(Value),
+    /// f32 add as IEEE 754 has it: rounded to nearest, ties to even, subnormals kept. Never fused with a
+    /// multiply. Which NaN comes of a NaN is open.
+    AddF32(Value, Value),
+    /// f32 multiply, with the contract of [`Op::AddF32`].
+    MulF32(Value, Value),
     /// `acc[i] + Σ_{j<4} u[4i+j]·s[4i+j]` for each i32 `i`; `u` unsigned bytes, `s` signed bytes. No saturation.
     DotU8I8 {
         /// i32 accumulators.
@@ -375,7 +388,7 @@ pub struct Program {
     /// Vector width.
     pub width: Width,
     /// Size and promise of each operand, in [`Operand::ALL`] order; `None` where unused.
-    pub extents: [Option<Extent>; 7],
+    pub extents: [Option<Extent>; Operand::COUNT],
     /// The data behind [`Operand::Consts`].
     pub consts: Vec<u8>,
     /// The steps.
@@ -419,9 +432,13 @@ impl Op {
         match *self {
             Splat8(_) | Splat16(_) | Splat32(_) | Load(_) | LoadBcast32(_) | LoadBcast128(_)
             | Drain(_) => vec![],
-            Shr16(a, _) | Shl16(a, _) | Sar16(a, _) | Shr32(a, _) | Shl32(a, _) | Sar32(a, _) => {
-                vec![a]
-            }
+            Shr16(a, _)
+            | Shl16(a, _)
+            | Sar16(a, _)
+            | Shr32(a, _)
+            | Shl32(a, _)
+            | Sar32(a, _)
+            | F32(a) => vec![a],
             And(a, b)
             | Or(a, b)
             | Xor(a, b)
@@ -434,6 +451,8 @@ impl Op {
             | Add32(a, b)
             | Sub32(a, b)
             | MulLo32(a, b)
+            | AddF32(a, b)
+            | MulF32(a, b)
             | MaddI16(a, b)
             | InterleaveLo8(a, b)
             | InterleaveHi8(a, b)

@@ -12,6 +12,7 @@
 //! an accumulator. (2) Elsewhere `min(b, b − p)` twice is `b mod p`, and 16-entry look-ups do the rest:
 //! 27 operations.
 
+use super::groups::{GroupAt, Groups, act_rows};
 use super::i2s::combine;
 use super::{OutOrder, Plan, Unsupported, Variant, tile_sizes};
 use crate::acts::{self, ActsForm};
@@ -102,6 +103,10 @@ impl Variant for Dense {
         ])
     }
 
+    fn has_groups(&self) -> bool {
+        true
+    }
+
     fn plan(&self, spec: &KernelSpec, k: usize) -> Result<Plan, Unsupported> {
         let tile = Tile::new(spec, k)?;
         let live = tile.live();
@@ -116,13 +121,17 @@ impl Variant for Dense {
         }
         Ok(Plan {
             spec: spec.clone(),
+            groups: tile.groups,
             k,
             panel: tile.panel,
             acts: ActsForm::Rows,
             unpack: None,
             main: tile_sizes(spec.mr)
                 .into_iter()
-                .map(|mr| (mr, Tile { mr, ..tile }.program()))
+                .map(|mr| {
+                    let rows = act_rows(tile.groups, mr);
+                    (mr, Tile { mr: rows, ..tile }.program(mr))
+                })
                 .collect(),
             out: OutOrder::TokenMajor,
         })
@@ -134,12 +143,15 @@ impl Variant for Dense {
 struct Tile<'a> {
     spec: &'a KernelSpec,
     k: usize,
+    groups: Option<Groups>,
     panel: Panel,
+    /// Rows of activations.
     mr: usize,
     vectors: usize,
-    steps: usize,
     unroll: usize,
     form: Form,
+    /// The group of columns at hand.
+    at: GroupAt,
 }
 
 /// Constants that live in registers.
@@ -161,6 +173,12 @@ struct Small {
     upper: [Value; 2],
     /// c1 and c0 of the rest below 9.
     lower: [Value; 2],
+}
+
+/// The constants of a form.
+enum Digits {
+    LookUp(Consts),
+    Small(Small),
 }
 
 /// Where a step reads: loop counters with the steps that a turn covers, and a constant number of steps.
@@ -208,19 +226,27 @@ impl<'a> Tile<'a> {
             2 => Form::Arithmetic,
             other => return bad(format!("form f{other}: 0 masks, 1 shifts, 2 arithmetic")),
         };
-        let steps = Base3.k_padded(shape) / STEP_K;
+        let groups = Groups::of(spec)?;
+        if let Some(g) = groups
+            && !spec.isa.has_dot()
+            && g.scales.k > FLUSH_STEPS * STEP_K
+        {
+            return bad(format!("pairs of {} columns overflow an i16", g.scales.k));
+        }
         Ok(Self {
             spec,
             k,
+            groups,
             panel: Panel {
                 layout: &Base3,
                 shape,
+                scales: groups.map(|g| g.scales),
             },
-            mr: spec.mr,
+            mr: act_rows(groups, spec.mr),
             vectors: spec.nr / rows,
-            steps,
-            unroll: (spec.knob("u", 1) as usize).clamp(1, steps),
+            unroll: spec.knob("u", 1) as usize,
             form,
+            at: GroupAt::default(),
         })
     }
 
@@ -241,36 +267,86 @@ impl<'a> Tile<'a> {
         self.mr * self.vectors * self.accs() + consts + 1
     }
 
-    fn program(&self) -> Program {
+    /// The program of `mr` tokens.
+    fn program(&self, mr: usize) -> Program {
         let mut b = Builder::new(
             format!("{}-k{}-m{}", self.spec, self.k, self.mr),
             self.spec.isa.width(),
         );
         let k = self.k as i32;
-        b.operand(Operand::Weights, self.panel.bytes(), Base3.promise());
+        b.operand(Operand::Weights, self.panel.bytes(), self.panel.promise());
         b.operand(
             Operand::Acts,
             self.mr * acts::row_bytes(self.k),
             Promise::I8(-128, 127),
         );
+        if let Some(groups) = self.groups {
+            self.grouped(&mut b, groups, mr);
+            return b.finish();
+        }
         b.operand(Operand::Sums, self.mr * 4, Promise::I32(-128 * k, 127 * k));
         b.operand(Operand::Out, self.mr * self.spec.nr * 4, Promise::Bits);
-        match self.form {
-            Form::Arithmetic if self.spec.isa.has_dot() => {
-                let small = small(&mut b);
-                self.dots(&mut b, &|b, place, each| {
-                    self.arithmetic(b, &small, place, each)
-                });
-            }
-            Form::Arithmetic => self.madds(&mut b),
-            _ => {
-                let consts = self.consts(&mut b);
-                self.dots(&mut b, &|b, place, each| {
-                    self.look_up(b, &consts, place, each)
-                });
-            }
+        if self.spec.isa.has_dot() {
+            let digits = self.digits(&mut b);
+            self.dots(&mut b, &digits);
+        } else {
+            self.madds(&mut b);
         }
         b.finish()
+    }
+
+    /// Steps of `k` columns.
+    fn steps_of(k: usize) -> usize {
+        k.div_ceil(STEP_K)
+    }
+
+    /// `mr` tokens, group by group.
+    fn grouped(&self, b: &mut Builder, groups: Groups, mr: usize) {
+        let scaling = groups.scaling(mr, self.spec.nr, self.k);
+        scaling.begin(b);
+        let digits = self.digits(b);
+        scaling.each(b, |b, at| {
+            let tile = Tile { at, ..*self };
+            let steps = Self::steps_of(at.k);
+            let accs = if self.spec.isa.has_dot() {
+                tile.dot_sums(b, &digits, steps)
+            } else {
+                let pairs = tile.pair_sums(b, &digits, None, 0, steps);
+                let ones = b.op(Op::Splat16(1));
+                pairs
+                    .into_iter()
+                    .map(|p| b.op(Op::MaddI16(p, ones)))
+                    .collect()
+            };
+            let scales = Addr::new(Operand::Weights, self.panel.code_bytes(at.k));
+            let scales = at.of(scales, self.group_bytes());
+            let lines_ahead = self.spec.knob("pf", 0) as usize;
+            if lines_ahead > 0 {
+                b.prefetch(scales.clone().plus(64 * lines_ahead));
+            }
+            scaling.add(b, at, scales, &accs);
+        });
+    }
+
+    /// Bytes from one group to the next; irrelevant where there is one.
+    fn group_bytes(&self) -> usize {
+        self.panel.scales.map_or(0, |s| self.panel.run_bytes(s.k))
+    }
+
+    /// The constants of the form.
+    fn digits(&self, b: &mut Builder) -> Digits {
+        match self.form {
+            Form::Arithmetic => Digits::Small(small(b)),
+            _ => Digits::LookUp(self.consts(b)),
+        }
+    }
+
+    /// One step: its digits, handed to `each`.
+    fn step(&self, b: &mut Builder, digits: &Digits, place: &Place<'_>, each: Each<'_>) {
+        match digits {
+            Digits::Small(c) => self.arithmetic(b, c, place, each),
+            Digits::LookUp(c) => self.look_up(b, c, place, each),
+        }
     }
 
     fn consts(&self, b: &mut Builder) -> Consts {
@@ -302,13 +378,16 @@ impl<'a> Tile<'a> {
 
     fn load(&self, b: &mut Builder, place: &Place<'_>, v: usize) -> Value {
         let addr = Addr::new(Operand::Weights, v * b.width_bytes());
-        b.op(Op::Load(place.apply(addr, self.spec.nr * 4)))
+        let addr = place.apply(addr, self.spec.nr * 4);
+        b.op(Op::Load(self.at.of(addr, self.group_bytes())))
     }
 
     /// One dword of activations for field `f` of token `t`.
     fn x(&self, b: &mut Builder, place: &Place<'_>, t: usize, f: usize) -> Value {
         let addr = Addr::new(Operand::Acts, t * acts::row_bytes(self.k) + 4 * f);
-        b.op(Op::LoadBcast32(place.apply(addr, STEP_K)))
+        let group_k = self.panel.scales.map_or(0, |s| s.k);
+        let addr = self.at.of(place.apply(addr, STEP_K), group_k);
+        b.op(Op::LoadBcast32(addr))
     }
 
     /// One step by wide look-ups; in the mask form, fields 1 to 3 come multiplied by 4, 16, 64.
@@ -397,45 +476,81 @@ impl<'a> Tile<'a> {
         let step_bytes = self.spec.nr * 4;
         for line in 0..(steps * step_bytes).div_ceil(64) {
             let addr = Addr::new(Operand::Weights, 64 * (lines_ahead + line));
-            b.prefetch(Place { counters, at }.apply(addr, step_bytes));
+            let addr = Place { counters, at }.apply(addr, step_bytes);
+            b.prefetch(self.at.of(addr, self.group_bytes()));
         }
     }
 
-    /// Straight to i32 registers.
-    fn dots(&self, b: &mut Builder, step: &dyn Fn(&mut Builder, &Place<'_>, Each<'_>)) {
+    /// The sums over `steps`, in i32 registers: one for each row of activations and vector.
+    fn dot_sums(&self, b: &mut Builder, digits: &Digits, steps: usize) -> Vec<Value> {
         let n = self.accs();
+        let unroll = self.unroll.clamp(1, steps);
         let zero = b.zero();
         let init = vec![zero; self.mr * self.vectors * n];
         // With four accumulators, c4 is a plain code and joins c0.
         let slot = |f: usize, t: usize, v: usize| (t * self.vectors + v) * n + f % n;
         let one = |b: &mut Builder, place: &Place<'_>, accs: &mut Vec<Value>| {
-            step(b, place, &mut |b, f, t, v, u, s| {
+            self.step(b, digits, place, &mut |b, f, t, v, u, s| {
                 let acc = &mut accs[slot(f, t, v)];
                 *acc = b.op(Op::DotU8I8 { acc: *acc, u, s });
             });
         };
-        let mut accs = b.repeat(self.steps / self.unroll, &init, |b, c, params| {
+        let mut accs = b.repeat(steps / unroll, &init, |b, c, params| {
             let mut accs = params.to_vec();
-            let counters = &[(c, self.unroll)];
-            self.prefetch(b, counters, 0, self.unroll);
-            for at in 0..self.unroll {
+            let counters = &[(c, unroll)];
+            self.prefetch(b, counters, 0, unroll);
+            for at in 0..unroll {
                 one(b, &Place { counters, at }, &mut accs);
             }
             accs
         });
-        for at in self.steps - self.steps % self.unroll..self.steps {
+        for at in steps - steps % unroll..steps {
             one(b, &Place { counters: &[], at }, &mut accs);
         }
+        accs.chunks(n).map(|fields| combine(b, fields)).collect()
+    }
+
+    /// Straight to i32 registers.
+    fn dots(&self, b: &mut Builder, digits: &Digits) {
+        let accs = self.dot_sums(b, digits, Self::steps_of(self.k));
         let w = b.width_bytes();
         for t in 0..self.mr {
             let sum = b.op(Op::LoadBcast32(Addr::new(Operand::Sums, 4 * t)));
             for v in 0..self.vectors {
                 let i = t * self.vectors + v;
-                let total = combine(b, &accs[i * n..][..n]);
-                let y = b.op(Op::Sub32(total, sum));
+                let y = b.op(Op::Sub32(accs[i], sum));
                 b.store(Addr::new(Operand::Out, i * w), y);
             }
         }
+    }
+
+    /// i16 sums of pairs over `steps` from `from` on; `outer` counts blocks of [`FLUSH_STEPS`].
+    fn pair_sums(
+        &self,
+        b: &mut Builder,
+        digits: &Digits,
+        outer: Option<Counter>,
+        from: usize,
+        steps: usize,
+    ) -> Vec<Value> {
+        let zero = b.zero();
+        let init = vec![zero; self.mr * self.vectors];
+        b.repeat(steps, &init, |b, c, params| {
+            let mut pairs = params.to_vec();
+            let mut counters = vec![(c, 1)];
+            counters.extend(outer.map(|c| (c, FLUSH_STEPS)));
+            self.prefetch(b, &counters, from, 1);
+            let place = Place {
+                counters: &counters,
+                at: from,
+            };
+            self.step(b, digits, &place, &mut |b, _, t, v, u, s| {
+                let p = b.op(Op::MaddU8I8 { u, s });
+                let i = t * self.vectors + v;
+                pairs[i] = b.op(Op::Add16(pairs[i], p));
+            });
+            pairs
+        })
     }
 
     /// Through i16 registers to i32 memory.
@@ -449,33 +564,17 @@ impl<'a> Tile<'a> {
                 b.store(Addr::new(Operand::Out, (t * self.vectors + v) * w), start);
             }
         }
-        let consts = small(b);
+        let digits = self.digits(b);
         let block = |b: &mut Builder, outer: Option<Counter>, from: usize, steps: usize| {
-            let zero = b.zero();
-            let init = vec![zero; self.mr * self.vectors];
-            let pairs = b.repeat(steps, &init, |b, c, params| {
-                let mut pairs = params.to_vec();
-                let mut counters = vec![(c, 1)];
-                counters.extend(outer.map(|c| (c, FLUSH_STEPS)));
-                self.prefetch(b, &counters, from, 1);
-                let place = Place {
-                    counters: &counters,
-                    at: from,
-                };
-                self.arithmetic(b, &consts, &place, &mut |b, _, t, v, u, s| {
-                    let p = b.op(Op::MaddU8I8 { u, s });
-                    let i = t * self.vectors + v;
-                    pairs[i] = b.op(Op::Add16(pairs[i], p));
-                });
-                pairs
-            });
+            let pairs = self.pair_sums(b, &digits, outer, from, steps);
             let ones = b.op(Op::Splat16(1));
             for (i, &p) in pairs.iter().enumerate() {
                 let wide = b.op(Op::MaddI16(p, ones));
                 b.accumulate(Lanes::I32, Addr::new(Operand::Out, i * w), wide);
             }
         };
-        let (blocks, rest) = (self.steps / FLUSH_STEPS, self.steps % FLUSH_STEPS);
+        let steps = Self::steps_of(self.k);
+        let (blocks, rest) = (steps / FLUSH_STEPS, steps % FLUSH_STEPS);
         b.repeat(blocks, &[], |b, c, _| {
             block(b, Some(c), 0, FLUSH_STEPS);
             vec![]

@@ -10,10 +10,12 @@
 //! a dot product, `pmaddubsw` pairs stay in i16 registers for `FLUSH_QUADS` quads and are then added
 //! to the i32 result in memory, which leaves all registers to the i16 tile.
 
+use super::groups::{GroupAt, Groups, act_rows, singles};
 use super::{OutOrder, Plan, Unsupported, Variant, tile_sizes};
 use crate::acts::{self, ActsForm};
 use crate::isa::Isa;
 use crate::layout::i2s::{I2s, STEP_K};
+use crate::layout::scales::{GroupScales, Stored};
 use crate::layout::{Layout as _, Panel, PanelShape};
 use crate::program::{Addr, Builder, Counter, Lanes, Op, Operand, Program, Promise, Value};
 use crate::spec::{Axis, KernelSpec};
@@ -21,6 +23,9 @@ use crate::spec::{Axis, KernelSpec};
 /// Quads of columns whose i16 pair sums are kept before widening: a quad adds two products of at most
 /// 2·128 to each i16, so 60 quads stay within 30 720. A multiple of the four quads of a step.
 const FLUSH_QUADS: usize = 60;
+
+/// The same where codes may be 3, as among group scales: all quads of a group.
+const FLUSH_GROUP_QUADS: usize = 40;
 
 /// Columns that one dot product covers.
 const QUAD: usize = 4;
@@ -80,10 +85,15 @@ impl Variant for Gemm {
         ])
     }
 
+    fn has_groups(&self) -> bool {
+        true
+    }
+
     fn plan(&self, spec: &KernelSpec, k: usize) -> Result<Plan, Unsupported> {
         let bad = |why: String| Unsupported::new(spec, why);
         let tile = Tile::new(spec, k)?;
-        let live = tile.mr * tile.vectors + tile.vectors + 1 + usize::from(!tile.dot);
+        let masks = usize::from(tile.masks());
+        let live = tile.mr * tile.vectors + tile.vectors + 1 + usize::from(!tile.dot) + masks;
         if live > spec.isa.vector_registers() {
             return Err(bad(format!(
                 "{live} live vectors, {} registers",
@@ -92,6 +102,7 @@ impl Variant for Gemm {
         }
         Ok(Plan {
             spec: spec.clone(),
+            groups: tile.groups,
             k,
             panel: tile.panel,
             acts: ActsForm::Rows,
@@ -99,8 +110,14 @@ impl Variant for Gemm {
             main: tile_sizes(spec.mr)
                 .into_iter()
                 .map(|mr| {
-                    let tile = Tile { mr, ..tile };
-                    (mr, if tile.dot { tile.dots() } else { tile.madds() })
+                    let rows = act_rows(tile.groups, mr);
+                    let tile = Tile { mr: rows, ..tile };
+                    let main = match tile.groups {
+                        Some(groups) => tile.grouped(groups, mr),
+                        None if tile.dot => tile.dots(),
+                        None => tile.madds(),
+                    };
+                    (mr, main)
                 })
                 .collect(),
             out: OutOrder::TokenMajor,
@@ -113,12 +130,16 @@ impl Variant for Gemm {
 struct Tile<'a> {
     spec: &'a KernelSpec,
     k: usize,
+    groups: Option<Groups>,
     panel: Panel,
+    /// Rows of activations.
     mr: usize,
     vectors: usize,
     quads: usize,
     unroll: usize,
     dot: bool,
+    /// The group of columns at hand.
+    at: GroupAt,
 }
 
 impl<'a> Tile<'a> {
@@ -142,18 +163,30 @@ impl<'a> Tile<'a> {
         if !matches!(unroll, 1 | 2 | 4) {
             return Err(Unsupported::new(spec, "u is not 1, 2 or 4 quads"));
         }
+        let groups = Groups::of(spec)?;
+        let dot = spec.isa.has_dot();
+        if let Some(g) = groups
+            && !dot
+            && g.scales.k > FLUSH_GROUP_QUADS * QUAD
+        {
+            let why = format!("pairs of {} columns overflow an i16", g.scales.k);
+            return Err(Unsupported::new(spec, why));
+        }
         Ok(Self {
             spec,
             k,
+            groups,
             panel: Panel {
                 layout: &I2s,
                 shape,
+                scales: groups.map(|g| g.scales),
             },
-            mr: spec.mr,
+            mr: act_rows(groups, spec.mr),
             vectors: spec.nr / rows,
             quads: I2s.k_padded(shape) / QUAD,
             unroll,
-            dot: spec.isa.has_dot(),
+            dot,
+            at: GroupAt::default(),
         })
     }
 
@@ -163,33 +196,94 @@ impl<'a> Tile<'a> {
     }
 
     fn unpacked_bytes(&self) -> usize {
-        self.quads * self.quad_bytes()
+        let scales = self.groups.map_or(0, |g| g.count(self.k));
+        self.quads * self.quad_bytes() + scales * self.spec.nr * 4
     }
 
-    /// Four codes in a byte to four bytes.
+    /// Unpacked bytes from one group to the next: its quads, then its scales as f32.
+    fn group_bytes(&self) -> usize {
+        let bytes = |g: Groups| g.scales.k / QUAD * self.quad_bytes() + self.spec.nr * 4;
+        self.groups.map_or(0, bytes)
+    }
+
+    /// Quads of a group of `k` columns.
+    fn quads_of(k: usize) -> usize {
+        k.next_multiple_of(STEP_K) / QUAD
+    }
+
+    /// Whether codes are masked once more when they are read: among scales the proof takes bytes for anything, and
+    /// these forms want them small.
+    fn masks(&self) -> bool {
+        let small = |g: Groups| !self.spec.isa.dot_reads_u8() || g.planes * g.scales.k > 256;
+        self.groups.is_some_and(small)
+    }
+
+    /// What the unpacked bytes are: codes alone or, with scales among them, anything.
+    fn unpacked_promise(&self) -> Promise {
+        match self.groups {
+            None => Promise::U8(0, 2),
+            Some(_) => Promise::Bits,
+        }
+    }
+
+    /// Four codes in a byte to four bytes, halves to singles.
     fn unpack(&self) -> Program {
         let mut b = Builder::new(
             format!("{}-k{}-unpack", self.spec, self.k),
             self.spec.isa.width(),
         );
+        b.operand(Operand::Weights, self.panel.bytes(), self.panel.promise());
+        b.operand(Operand::Out, self.unpacked_bytes(), self.unpacked_promise());
+        let Some(groups) = self.groups else {
+            self.unpack_codes(&mut b, self.quads);
+            return b.finish();
+        };
+        groups
+            .scaling(1, self.spec.nr, self.k)
+            .each(&mut b, |b, at| {
+                let tile = Tile { at, ..*self };
+                tile.unpack_codes(b, Self::quads_of(at.k));
+                tile.unpack_scales(b, groups.scales);
+            });
+        b.finish()
+    }
+
+    /// The scales of the group at hand, as f32.
+    fn unpack_scales(&self, b: &mut Builder, scales: GroupScales) {
         let w = b.width_bytes();
-        b.operand(Operand::Weights, self.panel.bytes(), I2s.promise());
-        b.operand(Operand::Out, self.unpacked_bytes(), Promise::U8(0, 2));
+        let k = self.at.k;
+        let from = Addr::new(Operand::Weights, self.panel.code_bytes(k));
+        let from = self.at.of(from, self.panel.run_bytes(scales.k));
+        let to = Addr::new(Operand::Out, Self::quads_of(k) * self.quad_bytes());
+        let to = self.at.of(to, self.group_bytes());
+        let values = match scales.stored {
+            Stored::F16 => singles(b, &from, self.vectors, self.spec.nr),
+            Stored::F32 => (0..self.vectors)
+                .map(|v| b.op(Op::Load(from.clone().plus(v * w))))
+                .collect(),
+        };
+        for (v, value) in values.into_iter().enumerate() {
+            b.store(to.clone().plus(v * w), value);
+        }
+    }
+
+    fn unpack_codes(&self, b: &mut Builder, quads: usize) {
+        let w = b.width_bytes();
         let mask = b.op(Op::Splat8(3));
         let two = b.op(Op::Splat8(2));
         let step_bytes = self.quad_bytes();
+        let packed_bytes = self.panel.scales.map_or(0, |s| self.panel.run_bytes(s.k));
         let lines_ahead = self.spec.knob("pf", 0) as usize;
-        b.repeat(self.quads * QUAD / STEP_K, &[], |b, step, _| {
+        b.repeat(quads * QUAD / STEP_K, &[], |b, step, _| {
             for line in 0..step_bytes.div_ceil(64) {
                 if lines_ahead > 0 {
                     let addr = Addr::new(Operand::Weights, 64 * (lines_ahead + line));
-                    b.prefetch(addr.step(step, step_bytes));
+                    b.prefetch(self.at.of(addr.step(step, step_bytes), packed_bytes));
                 }
             }
             for v in 0..self.vectors {
-                let word = b.op(Op::Load(
-                    Addr::new(Operand::Weights, v * w).step(step, step_bytes),
-                ));
+                let from = Addr::new(Operand::Weights, v * w).step(step, step_bytes);
+                let word = b.op(Op::Load(self.at.of(from, packed_bytes)));
                 for f in 0..STEP_K / QUAD {
                     // Bits of the neighbouring byte shift in above bit 7 − 2f: the mask drops them.
                     let low = match f {
@@ -197,15 +291,19 @@ impl<'a> Tile<'a> {
                         f => b.op(Op::Shr16(word, 2 * f as u8)),
                     };
                     let field = b.op(Op::And(low, mask));
-                    // Packing never writes a 3; the minimum lets the proof of `main` know.
-                    let codes = b.op(Op::MinU8(field, two));
+                    // Packing never writes a 3 where there are no groups; the minimum lets the proof of
+                    // `main` know.
+                    let codes = match self.groups {
+                        None => b.op(Op::MinU8(field, two)),
+                        Some(_) => field,
+                    };
                     let to = Addr::new(Operand::Out, f * step_bytes + v * w);
-                    b.store(to.step(step, STEP_K / QUAD * step_bytes), codes);
+                    let to = to.step(step, STEP_K / QUAD * step_bytes);
+                    b.store(self.at.of(to, self.group_bytes()), codes);
                 }
             }
             vec![]
         });
-        b.finish()
     }
 
     fn builder(&self) -> Builder {
@@ -214,15 +312,49 @@ impl<'a> Tile<'a> {
             format!("{}-k{}-m{}", self.spec, self.k, self.mr),
             self.spec.isa.width(),
         );
-        b.operand(Operand::Weights, self.unpacked_bytes(), Promise::U8(0, 2));
+        b.operand(
+            Operand::Weights,
+            self.unpacked_bytes(),
+            self.unpacked_promise(),
+        );
         b.operand(
             Operand::Acts,
             self.mr * acts::row_bytes(self.k),
             Promise::I8(-128, 127),
         );
-        b.operand(Operand::Sums, self.mr * 4, Promise::I32(-128 * k, 127 * k));
-        b.operand(Operand::Out, self.mr * self.spec.nr * 4, Promise::Bits);
+        if self.groups.is_none() {
+            b.operand(Operand::Sums, self.mr * 4, Promise::I32(-128 * k, 127 * k));
+            b.operand(Operand::Out, self.mr * self.spec.nr * 4, Promise::Bits);
+        }
         b
+    }
+
+    /// `mr` tokens, group by group.
+    fn grouped(&self, groups: Groups, mr: usize) -> Program {
+        let mut b = self.builder();
+        // Unpacked scales are f32, whatever the panel stores.
+        let stored = Stored::F32;
+        let unpacked = Groups {
+            scales: GroupScales {
+                stored,
+                ..groups.scales
+            },
+            ..groups
+        };
+        let scaling = unpacked.scaling(mr, self.spec.nr, self.k);
+        scaling.begin(&mut b);
+        scaling.each(&mut b, |b, at| {
+            let tile = Tile { at, ..*self };
+            let quads = Self::quads_of(at.k);
+            let accs = if self.dot {
+                tile.dot_sums(b, quads)
+            } else {
+                tile.madd_sums(b, quads)
+            };
+            let scales = Addr::new(Operand::Weights, quads * self.quad_bytes());
+            scaling.add(b, at, at.of(scales, self.group_bytes()), &accs);
+        });
+        b.finish()
     }
 
     /// One quad of columns, `at` quads after the loop's place.
@@ -234,7 +366,8 @@ impl<'a> Tile<'a> {
         each: &mut dyn FnMut(&mut Builder, usize, Value, Value),
     ) {
         let w = b.width_bytes();
-        let there = |addr: Addr, quad_bytes: usize| {
+        let there = |addr: Addr, quad_bytes: usize, group_bytes: usize| {
+            let addr = self.at.of(addr, group_bytes);
             place
                 .iter()
                 .fold(addr.plus(at * quad_bytes), |a, &(c, quads)| {
@@ -244,25 +377,30 @@ impl<'a> Tile<'a> {
         let words: Vec<Value> = (0..self.vectors)
             .map(|v| {
                 let addr = Addr::new(Operand::Weights, v * w);
-                b.op(Op::Load(there(addr, self.quad_bytes())))
+                let load = Op::Load(there(addr, self.quad_bytes(), self.group_bytes()));
+                let codes = b.op(load);
+                if !self.masks() {
+                    return codes;
+                }
+                let mask = b.op(Op::Splat8(3));
+                b.op(Op::And(codes, mask))
             })
             .collect();
         for t in 0..self.mr {
             let addr = Addr::new(Operand::Acts, t * acts::row_bytes(self.k));
-            let x = b.op(Op::LoadBcast32(there(addr, QUAD)));
+            let group_k = self.groups.map_or(0, |g| g.scales.k);
+            let x = b.op(Op::LoadBcast32(there(addr, QUAD, group_k)));
             for (v, &u) in words.iter().enumerate() {
                 each(b, t * self.vectors + v, u, x);
             }
         }
     }
 
-    /// Straight to i32 registers.
-    fn dots(&self) -> Program {
-        let mut b = self.builder();
-        let w = b.width_bytes();
+    /// The sums over `quads`, in i32 registers.
+    fn dot_sums(&self, b: &mut Builder, quads: usize) -> Vec<Value> {
         let zero = b.zero();
         let init = vec![zero; self.mr * self.vectors];
-        let accs = b.repeat(self.quads / self.unroll, &init, |b, c, params| {
+        b.repeat(quads / self.unroll, &init, |b, c, params| {
             let mut accs = params.to_vec();
             for at in 0..self.unroll {
                 self.quad(b, &[(c, self.unroll)], at, &mut |b, i, u, s| {
@@ -270,7 +408,48 @@ impl<'a> Tile<'a> {
                 });
             }
             accs
-        });
+        })
+    }
+
+    /// The sums over the quads of a group: pairs in i16 registers, widened at the end.
+    fn madd_sums(&self, b: &mut Builder, quads: usize) -> Vec<Value> {
+        let pairs = self.pair_sums(b, None, 0, quads);
+        let ones = b.op(Op::Splat16(1));
+        pairs
+            .into_iter()
+            .map(|p| b.op(Op::MaddI16(p, ones)))
+            .collect()
+    }
+
+    /// i16 sums of pairs over `quads` from `from` on; `outer` counts blocks of [`FLUSH_QUADS`].
+    fn pair_sums(
+        &self,
+        b: &mut Builder,
+        outer: Option<Counter>,
+        from: usize,
+        quads: usize,
+    ) -> Vec<Value> {
+        let zero = b.zero();
+        let init = vec![zero; self.mr * self.vectors];
+        b.repeat(quads / self.unroll, &init, |b, c, params| {
+            let mut pairs = params.to_vec();
+            let mut place = vec![(c, self.unroll)];
+            place.extend(outer.map(|c| (c, FLUSH_QUADS)));
+            for at in 0..self.unroll {
+                self.quad(b, &place, from + at, &mut |b, i, u, s| {
+                    let p = b.op(Op::MaddU8I8 { u, s });
+                    pairs[i] = b.op(Op::Add16(pairs[i], p));
+                });
+            }
+            pairs
+        })
+    }
+
+    /// Straight to i32 registers.
+    fn dots(&self) -> Program {
+        let mut b = self.builder();
+        let w = b.width_bytes();
+        let accs = self.dot_sums(&mut b, self.quads);
         for t in 0..self.mr {
             let sum = b.op(Op::LoadBcast32(Addr::new(Operand::Sums, 4 * t)));
             for v in 0..self.vectors {
@@ -295,20 +474,7 @@ impl<'a> Tile<'a> {
             }
         }
         let block = |b: &mut Builder, outer: Option<Counter>, from: usize, quads: usize| {
-            let zero = b.zero();
-            let init = vec![zero; self.mr * self.vectors];
-            let pairs = b.repeat(quads / self.unroll, &init, |b, c, params| {
-                let mut pairs = params.to_vec();
-                let mut place = vec![(c, self.unroll)];
-                place.extend(outer.map(|c| (c, FLUSH_QUADS)));
-                for at in 0..self.unroll {
-                    self.quad(b, &place, from + at, &mut |b, i, u, s| {
-                        let p = b.op(Op::MaddU8I8 { u, s });
-                        pairs[i] = b.op(Op::Add16(pairs[i], p));
-                    });
-                }
-                pairs
-            });
+            let pairs = self.pair_sums(b, outer, from, quads);
             let ones = b.op(Op::Splat16(1));
             for (i, &p) in pairs.iter().enumerate() {
                 let wide = b.op(Op::MaddI16(p, ones));

@@ -100,10 +100,7 @@ impl Variant for Hybrid {
             quads: split.dot_steps() * i2s::STEP_K / QUAD,
             group: GROUP,
         };
-        let panel = Panel {
-            layout: &Mixed,
-            shape,
-        };
+        let panel = Panel::of_codes(&Mixed, shape);
         let tile = Tile {
             spec,
             panel,
@@ -122,6 +119,7 @@ impl Variant for Hybrid {
         };
         Ok(Plan {
             spec: spec.clone(),
+            groups: None,
             k,
             panel,
             acts,

@@ -12,6 +12,7 @@
 //! for tiles of many tokens; form 2 shifts once, by 4, and keeps two; (3) without a dot product, `pmaddubsw` pairs stay in i16 for `FLUSH_STEPS`
 //! steps before they are widened.
 
+use super::groups::{GroupAt, Groups, act_rows};
 use super::{OutOrder, Plan, Unsupported, Variant, tile_sizes};
 use crate::acts::{self, ActsForm};
 use crate::isa::Isa;
@@ -21,8 +22,9 @@ use crate::program::{Addr, Builder, Counter, Op, Operand, Program, Promise, Valu
 use crate::spec::{Axis, KernelSpec};
 
 /// Steps whose i16 pair sums are kept before widening: each step adds four pairs of at most
-/// 2·2·128 = 512, so 15 steps stay within 30 720.
+/// 2·2·128 = 512, so 15 steps stay within 30 720. Among group scales a code may be 3: 10 steps.
 const FLUSH_STEPS: usize = 15;
+const FLUSH_GROUP_STEPS: usize = 10;
 
 impl Form {
     /// Masks that take the fields out; as many accumulators add them up.
@@ -140,7 +142,12 @@ impl Variant for I2s {
         ])
     }
 
+    fn has_groups(&self) -> bool {
+        true
+    }
+
     fn plan(&self, spec: &KernelSpec, k: usize) -> Result<Plan, Unsupported> {
+        let groups = Groups::of(spec)?;
         let bad = |why: String| Unsupported::new(spec, why);
         let shape = PanelShape {
             nr: spec.nr,
@@ -175,23 +182,25 @@ impl Variant for I2s {
         };
         let vectors = spec.nr / rows;
         let sizes = tile_sizes(spec.mr);
-        let live = form.live(spec.mr, vectors);
+        let live = form.live(act_rows(groups, spec.mr), vectors);
         if live > spec.isa.vector_registers() {
             return Err(bad(format!(
                 "{live} live vectors, {} registers",
                 spec.isa.vector_registers()
             )));
         }
-        let main = sizes
-            .into_iter()
-            .map(|mr| (mr, program(spec, k, mr, form)))
-            .collect();
         let panel = Panel {
             layout: &i2s::I2s,
             shape,
+            scales: groups.map(|g| g.scales),
         };
+        let main = sizes
+            .into_iter()
+            .map(|mr| (mr, program(spec, panel, groups, mr, form)))
+            .collect();
         Ok(Plan {
             spec: spec.clone(),
+            groups,
             k,
             panel,
             acts: ActsForm::Rows,
@@ -203,59 +212,94 @@ impl Variant for I2s {
 }
 
 /// The shape of one micro-kernel while it is built.
+#[derive(Clone)]
 struct Tile<'a> {
     spec: &'a KernelSpec,
+    panel: Panel,
+    /// Rows of activations.
     mr: usize,
     vectors: usize,
     k_stride: usize,
     form: Form,
     /// The form's masks.
     masks: Vec<Value>,
+    /// Steps whose i16 pair sums are kept.
+    flush: usize,
+    /// The group of columns that is summed up.
+    at: GroupAt,
 }
 
-fn program(spec: &KernelSpec, k: usize, mr: usize, form: Form) -> Program {
+fn program(
+    spec: &KernelSpec,
+    panel: Panel,
+    groups: Option<Groups>,
+    mr: usize,
+    form: Form,
+) -> Program {
     let width = spec.isa.width();
-    let shape = PanelShape {
-        nr: spec.nr,
-        k,
-        kr: spec.kr,
-    };
-    let steps = i2s::I2s.k_padded(shape) / STEP_K;
+    let k = panel.shape.k;
     let k_stride = acts::row_bytes(k);
+    let rows = act_rows(groups, mr);
     let mut b = Builder::new(format!("{spec}-k{k}-m{mr}"), width);
-    b.operand(
-        Operand::Weights,
-        i2s::I2s.panel_bytes(shape),
-        i2s::I2s.promise(),
-    );
-    b.operand(Operand::Acts, mr * k_stride, Promise::I8(-128, 127));
-    b.operand(
-        Operand::Sums,
-        mr * 4,
-        Promise::I32(-128 * k as i32, 127 * k as i32),
-    );
-    b.operand(Operand::Out, mr * spec.nr * 4, Promise::Bits);
+    b.operand(Operand::Weights, panel.bytes(), panel.promise());
+    b.operand(Operand::Acts, rows * k_stride, Promise::I8(-128, 127));
     let masks = form.masks().iter().map(|&m| b.op(Op::Splat8(m))).collect();
     let tile = Tile {
         spec,
-        mr,
+        panel,
+        mr: rows,
         vectors: spec.nr / (width.bytes() / 4),
         k_stride,
         form,
         masks,
+        flush: groups.map_or(FLUSH_STEPS, |_| FLUSH_GROUP_STEPS),
+        at: GroupAt::default(),
     };
-    let accs = match form {
-        Form::Madd => tile.madd_loops(&mut b, steps),
-        _ => tile.dot_loops(&mut b, steps),
+    let Some(groups) = groups else {
+        let sum = Promise::I32(-128 * k as i32, 127 * k as i32);
+        b.operand(Operand::Sums, mr * 4, sum);
+        b.operand(Operand::Out, mr * spec.nr * 4, Promise::Bits);
+        let accs = tile.sums(&mut b, k);
+        tile.store(&mut b, &accs);
+        return b.finish();
     };
-    tile.store(&mut b, &accs);
+    let scaling = groups.scaling(mr, spec.nr, k);
+    scaling.begin(&mut b);
+    scaling.each(&mut b, |b, at| {
+        let tile = Tile { at, ..tile.clone() };
+        let accs = tile.sums(b, at.k);
+        let codes = Addr::new(Operand::Weights, panel.code_bytes(at.k));
+        let scales = at.of(codes, tile.group_bytes());
+        tile.prefetch_line(b, scales.clone());
+        scaling.add(b, at, scales, &accs);
+    });
     b.finish()
 }
 
 impl Tile<'_> {
+    /// The sums over the group at hand, one for each (row of activations, vector).
+    fn sums(&self, b: &mut Builder, k: usize) -> Vec<Value> {
+        let steps = k.div_ceil(STEP_K);
+        match self.form {
+            Form::Madd => self.madd_loops(b, steps),
+            _ => self.dot_loops(b, steps),
+        }
+    }
+
+    /// Bytes from one group to the next; irrelevant where there is one.
+    fn group_bytes(&self) -> usize {
+        self.panel.scales.map_or(0, |s| self.panel.run_bytes(s.k))
+    }
+
+    /// Bytes of activations from one group to the next.
+    fn group_k(&self) -> usize {
+        self.panel.scales.map_or(0, |s| s.k)
+    }
+
     fn weights(&self, step: Option<(Counter, usize)>, at_step: usize, v: usize, w: usize) -> Addr {
         let step_bytes = self.spec.nr * 4;
         let addr = Addr::new(Operand::Weights, at_step * step_bytes + v * w);
+        let addr = self.at.of(addr, self.group_bytes());
         match step {
             Some((c, per_turn)) => addr.step(c, per_turn * step_bytes),
             None => addr,
@@ -265,6 +309,7 @@ impl Tile<'_> {
     /// One dword of activations for field `f` of token `t`.
     fn acts(&self, step: Option<(Counter, usize)>, at_step: usize, t: usize, f: usize) -> Addr {
         let addr = Addr::new(Operand::Acts, t * self.k_stride + at_step * STEP_K + 4 * f);
+        let addr = self.at.of(addr, self.group_k());
         match step {
             Some((c, per_turn)) => addr.step(c, per_turn * STEP_K),
             None => addr,
@@ -338,6 +383,14 @@ impl Tile<'_> {
         }
     }
 
+    /// The same for the line of scales at `addr`.
+    fn prefetch_line(&self, b: &mut Builder, addr: Addr) {
+        let lines_ahead = self.spec.knob("pf", 0) as usize;
+        if lines_ahead > 0 {
+            b.prefetch(addr.plus(64 * lines_ahead));
+        }
+    }
+
     /// Straight to i32: returns one accumulator for each (token, vector).
     fn dot_loops(&self, b: &mut Builder, steps: usize) -> Vec<Value> {
         let fields = self.masks.len();
@@ -372,25 +425,25 @@ impl Tile<'_> {
         accs.chunks(fields).map(|a| combine(b, a)).collect()
     }
 
-    /// Through i16 pair sums, widened every [`FLUSH_STEPS`] steps.
+    /// Through i16 pair sums, widened every few steps.
     fn madd_loops(&self, b: &mut Builder, steps: usize) -> Vec<Value> {
         let count = self.mr * self.vectors;
         let zero = b.zero();
         let ones = b.op(Op::Splat16(1));
         let mut accs = vec![zero; count];
-        let (blocks, rest) = (steps / FLUSH_STEPS, steps % FLUSH_STEPS);
+        let (blocks, rest) = (steps / self.flush, steps % self.flush);
         let block =
             |b: &mut Builder, outer: Option<Counter>, from: usize, n: usize, accs: &[Value]| {
                 let pairs = b.repeat(n, &vec![zero; count], |b, c, params| {
                     let mut pairs = params.to_vec();
                     let w = b.width_bytes();
-                    self.prefetch(b, (c, 1), from, |a| nested(a, outer, self.spec.nr * 4));
+                    self.prefetch(b, (c, 1), from, |a| self.nested(a, outer, self.spec.nr * 4));
                     let words: Vec<Addr> = (0..self.vectors)
                         .map(|v| self.weights(Some((c, 1)), from, v, w))
-                        .map(|a| nested(a, outer, self.spec.nr * 4))
+                        .map(|a| self.nested(a, outer, self.spec.nr * 4))
                         .collect();
                     let acts = |t: usize, f: usize| {
-                        nested(self.acts(Some((c, 1)), from, t, f), outer, STEP_K)
+                        self.nested(self.acts(Some((c, 1)), from, t, f), outer, STEP_K)
                     };
                     self.step(b, &words, &acts, &mut |b, _, t, v, u, x| {
                         let p = b.op(Op::MaddU8I8 { u, s: x });
@@ -409,12 +462,20 @@ impl Tile<'_> {
                     .collect::<Vec<_>>()
             };
         accs = b.repeat(blocks, &accs, |b, c, params| {
-            block(b, Some(c), 0, FLUSH_STEPS, params)
+            block(b, Some(c), 0, self.flush, params)
         });
         if rest > 0 {
-            block(b, None, blocks * FLUSH_STEPS, rest, &accs)
+            block(b, None, blocks * self.flush, rest, &accs)
         } else {
             accs
+        }
+    }
+
+    /// Adds the outer block's part of an address.
+    fn nested(&self, addr: Addr, outer: Option<Counter>, step_bytes: usize) -> Addr {
+        match outer {
+            Some(c) => addr.step(c, self.flush * step_bytes),
+            None => addr,
         }
     }
 
@@ -428,14 +489,6 @@ impl Tile<'_> {
                 b.store(Addr::new(Operand::Out, t * self.spec.nr * 4 + v * w), y);
             }
         }
-    }
-}
-
-/// Adds the outer block's part of an address.
-fn nested(addr: Addr, outer: Option<Counter>, step_bytes: usize) -> Addr {
-    match outer {
-        Some(c) => addr.step(c, FLUSH_STEPS * step_bytes),
-        None => addr,
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod dense;
 pub mod gemm;
+pub mod groups;
 pub mod hybrid;
 pub mod i2s;
 mod lookup;
@@ -14,6 +15,8 @@ pub mod vlut;
 
 #[cfg(test)]
 pub(crate) mod tests;
+
+use groups::Groups;
 
 use crate::acts::ActsForm;
 use crate::isa::Isa;
@@ -66,6 +69,11 @@ pub trait Variant: Sync {
     /// The tunables that apply on `isa` and the values worth trying for `m` tokens; the axes `mr`, `nr`
     /// and `kr` are always among them. An error says why the family does not run on `isa`.
     fn axes(&self, isa: Isa, m: usize) -> Result<Vec<Axis>, Unsupported>;
+
+    /// Whether its kernels can scale groups of columns themselves ([`Groups`]).
+    fn has_groups(&self) -> bool {
+        false
+    }
 
     /// The plan of `spec` for `k` input features.
     ///
@@ -123,6 +131,9 @@ pub struct Plan {
     pub spec: KernelSpec,
     /// Input features.
     pub k: usize,
+    /// The groups of columns that the kernel scales itself: its result is f32, and a token has
+    /// [`Groups::planes`] rows of activations.
+    pub groups: Option<Groups>,
     /// How weights are packed.
     pub panel: Panel,
     /// How activations are prepared.
@@ -141,7 +152,14 @@ pub struct Plan {
 /// # Errors
 /// [`Unsupported`] with the reason.
 pub fn plan(spec: &KernelSpec, k: usize) -> Result<Plan, Unsupported> {
-    by_name(&spec.variant)?.plan(spec, k)
+    let family = by_name(&spec.variant)?;
+    if Groups::of(spec)?.is_some() && !family.has_groups() {
+        return Err(Unsupported::new(
+            spec,
+            format!("{} has no group scales", family.name()),
+        ));
+    }
+    family.plan(spec, k)
 }
 
 /// Tile sizes for a family that can serve any number of tokens up to `mr`: `mr`, then the powers of two below it.

@@ -50,13 +50,11 @@ impl Variant for Tl1Lut {
             k,
             kr: spec.kr,
         };
-        let panel = Panel {
-            layout: &Tl1,
-            shape,
-        };
+        let panel = Panel::of_codes(&Tl1, shape);
         let tile = Tile::new(spec, panel, spec.nr, FLUSH_STEPS, WORK)?;
         Ok(Plan {
             spec: spec.clone(),
+            groups: None,
             k,
             panel,
             acts: ActsForm::PairTables,

@@ -52,14 +52,12 @@ impl Variant for Tl2Lut {
             k,
             kr: spec.kr,
         };
-        let panel = Panel {
-            layout: &Tl2,
-            shape,
-        };
+        let panel = Panel::of_codes(&Tl2, shape);
         let step_bytes = spec.nr / STRIP * STEP_BYTES;
         let tile = Tile::new(spec, panel, step_bytes, FLUSH_STEPS, WORK)?;
         Ok(Plan {
             spec: spec.clone(),
+            groups: None,
             k,
             panel,
             acts: ActsForm::TripleTables,

@@ -116,7 +116,7 @@ impl Variant for Vlut {
                 TABLES_BYTES >> 10
             ));
         }
-        let panel = Panel { layout, shape };
+        let panel = Panel::of_codes(layout, shape);
         let mut main = Vec::new();
         let mut mr = spec.mr;
         while mr >= lanes {
@@ -126,6 +126,7 @@ impl Variant for Vlut {
         }
         Ok(Plan {
             spec: spec.clone(),
+            groups: None,
             k,
             panel,
             acts: ActsForm::ColumnsI16 { block: lanes },

@@ -96,7 +96,7 @@ pub struct Stage {
 /// How many bytes of each operand, and of the arguments, a call lends.
 #[derive(Clone, Copy)]
 pub struct Lent {
-    pub operands: [usize; 7],
+    pub operands: [usize; Operand::COUNT],
     pub args: usize,
 }
 
@@ -127,7 +127,7 @@ impl Stage {
     }
 
     /// Runs the program. Slices may be shorter than it needs: then it faults, which is the point.
-    fn call(&mut self, stub: *const u8, [weights, acts, sums]: [&[u8]; 3], out: &mut [u8]) {
+    fn call(&mut self, stub: *const u8, [weights, acts, sums, scales]: [&[u8]; 4], out: &mut [u8]) {
         let [scratch0, scratch1] = &mut self.scratch;
         let Some(f) = self.entry else {
             let mut memory = Memory {
@@ -137,6 +137,7 @@ impl Stage {
                 consts: self.consts.bytes(),
                 scratch: [scratch0.bytes_mut(), scratch1.bytes_mut()],
                 out,
+                scales,
             };
             return interp::run(&self.program, &mut memory);
         };
@@ -149,6 +150,7 @@ impl Stage {
                 scratch0.bytes_mut().as_mut_ptr(),
                 scratch1.bytes_mut().as_mut_ptr(),
                 out.as_mut_ptr(),
+                scales.as_ptr().cast_mut(),
             ],
             prefetch: [stub; 4],
         };
@@ -235,7 +237,11 @@ impl Bare {
     /// As [`bitnet_codegen::Kernel::load_panel`].
     pub fn load_panel(&mut self, packed: &[u8]) {
         if let Some((stage, unpacked)) = &mut self.unpack {
-            stage.call(self.loaded.stub, [packed, &[], &[]], unpacked.bytes_mut());
+            stage.call(
+                self.loaded.stub,
+                [packed, &[], &[], &[]],
+                unpacked.bytes_mut(),
+            );
         }
     }
 
@@ -244,7 +250,7 @@ impl Bare {
         let weights = self.unpack.as_ref().map_or(packed, |(_, u)| u.bytes());
         let stage = self.main.iter_mut().find(|(size, _)| *size == mr);
         let (_, stage) = stage.expect("a size of the plan");
-        stage.call(self.loaded.stub, [weights, acts, sums], out);
+        stage.call(self.loaded.stub, [weights, acts, sums, &[]], out);
     }
 }
 
@@ -294,7 +300,13 @@ mod tests {
         let loaded = Loaded::new(&[&code]);
         let mut stage = Stage::new(program, Some(loaded.entries[0]), lent, Edge::End);
         let buffer = |o: Operand| Guarded::zeroed(lent.operands[o as usize], Edge::End);
-        let inputs = [Operand::Weights, Operand::Acts, Operand::Sums].map(buffer);
+        let inputs = [
+            Operand::Weights,
+            Operand::Acts,
+            Operand::Sums,
+            Operand::Scales,
+        ]
+        .map(buffer);
         let mut out = buffer(Operand::Out);
         faults(|| {
             stage.call(
@@ -322,8 +334,8 @@ mod tests {
                 );
                 faults += 1;
             }
-            // The result's address is the last of the arguments that this program reads.
-            let program = touching(Operand::Out, isa.width());
+            // The scales' address is the last of the arguments that this program reads.
+            let program = touching(Operand::Scales, isa.width());
             let args = std::mem::offset_of!(Args, prefetch);
             let lent = Lent::to(&program);
             assert!(!call_faults(&program, isa, Lent { args, ..lent }));

@@ -5,6 +5,7 @@
 mod algebra;
 mod bare;
 mod grid;
+mod grouped;
 mod guarded;
 mod product;
 mod rerun;

@@ -1,7 +1,7 @@
 /* Calls kernels of an object file on recorded inputs and compares what they write with what is recorded.
  *
  * Case file, little-endian u32s:  cases, then for each case
- *   kernel, bytes of the seven operands, the bytes of weights, acts and sums, the expected bytes of out.
+ *   kernel, bytes of the eight operands, the bytes of weights, acts and sums, the expected bytes of out.
  * Each operand ends where an unreadable page begins, so that reading or writing past it faults; and as its
  * length is arbitrary, so is its alignment. Each case is called twice with the same scratch. */
 #include <stdint.h>
@@ -22,7 +22,7 @@ typedef struct entry {
 extern const entry entries[];
 extern const unsigned n_entries;
 
-enum { WEIGHTS, ACTS, SUMS, CONSTS, SCRATCH0, SCRATCH1, OUT, OPERANDS };
+enum { WEIGHTS, ACTS, SUMS, CONSTS, SCRATCH0, SCRATCH1, OUT, SCALES, OPERANDS };
 
 static void die(const char *why) {
   fprintf(stderr, "driver: %s\n", why);

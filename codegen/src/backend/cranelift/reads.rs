@@ -26,7 +26,9 @@ fn input_type(op: &Op) -> Type {
         | Op::MulLo32(..)
         | Op::Shr32(..)
         | Op::Shl32(..)
-        | Op::Sar32(..) => types::I32X4,
+        | Op::Sar32(..)
+        | Op::F32(..) => types::I32X4,
+        Op::AddF32(..) | Op::MulF32(..) => types::F32X4,
         _ => types::I8X16,
     }
 }

@@ -14,6 +14,7 @@ use cranelift_codegen::ir::{InstBuilder, Type, Value, types};
 const I8: Type = types::I8X16;
 const I16: Type = types::I16X8;
 const I32: Type = types::I32X4;
+const F32: Type = types::F32X4;
 
 /// Instruction selection of one processor.
 pub trait Select: Sync {
@@ -65,6 +66,12 @@ pub fn op(select: &dyn Select, e: &mut Emitter<'_>, op: &Op) -> Result<Value, St
         Op::Shr32(a, s) => shift(e, I32, a, s, |e, a, n| e.f.ins().ushr(a, n)),
         Op::Shl32(a, s) => shift(e, I32, a, s, |e, a, n| e.f.ins().ishl(a, n)),
         Op::Sar32(a, s) => shift(e, I32, a, s, |e, a, n| e.f.ins().sshr(a, n)),
+        Op::F32(a) => {
+            let a = e.get(a, I32);
+            e.f.ins().fcvt_from_sint(F32, a)
+        }
+        Op::AddF32(a, b) => binary(e, F32, a, b, |e, a, b| e.f.ins().fadd(a, b)),
+        Op::MulF32(a, b) => binary(e, F32, a, b, |e, a, b| e.f.ins().fmul(a, b)),
         Op::DotU8I8 { acc, u, s } => select.dot_u8i8(e, acc, u, s)?,
         Op::MaddU8I8 { u, s } => select.madd_u8i8(e, u, s),
         Op::MaddI16(a, b) => select.madd_i16(e, a, b),

@@ -43,6 +43,7 @@ fn kernel(program: &Program, isa: Isa) -> Arc<Kernel> {
         spec: KernelSpec::new("test", "i2s", 1, 4, 16, isa),
         k: 16,
         panel: Panel {
+            scales: None,
             layout: &i2s::I2s,
             shape: PanelShape {
                 nr: 4,
@@ -50,6 +51,7 @@ fn kernel(program: &Program, isa: Isa) -> Arc<Kernel> {
                 kr: 16,
             },
         },
+        groups: None,
         acts: ActsForm::Rows,
         unpack: None,
         main: vec![(1, program.clone())],

@@ -50,6 +50,11 @@ pub(super) fn zip32<const W: usize>(
     from32(|i| f(a(i), b(i)))
 }
 
+fn zip_f32<const W: usize>(a: &[u8; W], b: &[u8; W], f: impl Fn(f32, f32) -> f32) -> [u8; W] {
+    let float = |bits: i32| f32::from_bits(bits as u32);
+    zip32(a, b, |a, b| f(float(a), float(b)).to_bits() as i32)
+}
+
 /// What `op` makes of `values`, which its inputs name. Wrapping where the contract says "proven not to wrap":
 /// the proof is [`crate::program::check`]'s, and lane tests compare wrapped results, too.
 ///
@@ -79,6 +84,9 @@ pub fn eval<const W: usize>(op: &Op, values: &[[u8; W]]) -> [u8; W] {
         Op::Shr32(a, s) => map32(v(a), |x| (x as u32 >> s) as i32),
         Op::Shl32(a, s) => map32(v(a), |x| x << s),
         Op::Sar32(a, s) => map32(v(a), |x| x >> s),
+        Op::F32(a) => map32(v(a), |x| (x as f32).to_bits() as i32),
+        Op::AddF32(a, b) => zip_f32(v(a), v(b), |a, b| a + b),
+        Op::MulF32(a, b) => zip_f32(v(a), v(b), |a, b| a * b),
         Op::DotU8I8 { acc, u, s } => {
             let (acc, u, s) = (words32(v(acc)), v(u), v(s));
             from32(|i| {

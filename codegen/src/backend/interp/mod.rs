@@ -46,6 +46,8 @@ pub struct Memory<'a> {
     pub scratch: [&'a mut [u8]; 2],
     /// The result, as bytes.
     pub out: &'a mut [u8],
+    /// Scales of tokens and groups, as bytes.
+    pub scales: &'a [u8],
 }
 
 impl Memory<'_> {
@@ -58,6 +60,7 @@ impl Memory<'_> {
             Operand::Scratch0 => self.scratch[0],
             Operand::Scratch1 => self.scratch[1],
             Operand::Out => self.out,
+            Operand::Scales => self.scales,
         }
     }
 

@@ -410,6 +410,18 @@ impl<'a, 'p> Emitter<'a, 'p> {
                 let to = self.define(v, &inputs, at);
                 self.three(code, to, a, b);
             }
+            Shape::One(code) => {
+                let from = self.source(at, 0, inputs[0]);
+                let to = self.define(v, &inputs, at);
+                match from {
+                    Source::Register(r) => self.plain(ins!(with2(code, to, r))),
+                    Source::Memory(m) => self.plain(ins!(with2(code, to, m))),
+                    Source::Constant(id, bcast) => {
+                        let i = ins!(with2(code, to, constant(bcast)));
+                        self.items.push(Item::Constant(i, id));
+                    }
+                }
+            }
             Shape::Shift { code, imm, .. } => {
                 let from = self.source(at, 0, inputs[0]);
                 let to = self.define(v, &inputs, at);

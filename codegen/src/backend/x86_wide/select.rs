@@ -72,6 +72,8 @@ pub(super) enum Shape {
         /// Whether the last source may be a broadcast dword.
         bcast: bool,
     },
+    /// `dst = code(src)`.
+    One(Code),
     /// `dst = code(src, imm)`; `memory`: whether the source may be memory.
     Shift { code: Code, imm: u32, memory: bool },
     /// `acc = code(acc, u, s)`.
@@ -183,6 +185,22 @@ pub(super) fn shape(op: &Op, t: Target) -> Result<Shape, Unsupported> {
         Op::MulLo32(..) => two(
             VEX_Vpmulld_ymm_ymm_ymmm256,
             EVEX_Vpmulld_zmm_k1z_zmm_zmmm512b32,
+            true,
+            true,
+        ),
+        Op::F32(_) => Shape::One(t.pick(
+            VEX_Vcvtdq2ps_ymm_ymmm256,
+            EVEX_Vcvtdq2ps_zmm_k1z_zmmm512b32_er,
+        )),
+        Op::AddF32(..) => two(
+            VEX_Vaddps_ymm_ymm_ymmm256,
+            EVEX_Vaddps_zmm_k1z_zmm_zmmm512b32_er,
+            true,
+            true,
+        ),
+        Op::MulF32(..) => two(
+            VEX_Vmulps_ymm_ymm_ymmm256,
+            EVEX_Vmulps_zmm_k1z_zmm_zmmm512b32_er,
             true,
             true,
         ),

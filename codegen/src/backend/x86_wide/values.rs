@@ -3,7 +3,7 @@
 
 use super::order::{Node, Order};
 use super::select::{Shape, Target, shape, splat};
-use crate::program::{Op, Program, Value};
+use crate::program::{Op, Operand, Program, Value};
 use crate::variant::Unsupported;
 
 /// What to give up to make a program fit the registers; tried in order.
@@ -136,7 +136,7 @@ impl Values {
     fn fold(&mut self, order: &Order<'_>, effort: Effort) {
         // For each value that is a load: its position, and how often its operand had been written.
         let mut loads: Vec<Option<(usize, u32)>> = vec![None; self.last.len()];
-        let mut written = [0u32; 7];
+        let mut written = [0u32; Operand::COUNT];
         // Broadcasts that several dot products read: (value, node) of each use.
         let mut repeats: Vec<(Value, usize)> = Vec::new();
         for (at, node) in order.nodes.iter().enumerate() {
@@ -319,7 +319,7 @@ fn slots(shape: Shape) -> (Vec<usize>, bool) {
             ..
         } => (vec![1 - first, first], bcast),
         Shape::Two { first, bcast, .. } => (vec![1 - first], bcast),
-        Shape::Shift { memory: true, .. } => (vec![0], false),
+        Shape::Shift { memory: true, .. } | Shape::One(_) => (vec![0], false),
         Shape::Dot { bcast, .. } => (vec![2], bcast),
         Shape::Lut128 => (vec![1], false),
         _ => (vec![], false),

@@ -34,7 +34,7 @@ pub struct CheckError {
 pub struct Checked {
     program: Program,
     ranges: Vec<Option<Ranges>>,
-    reach: [usize; 7],
+    reach: [usize; Operand::COUNT],
 }
 
 impl Checked {
@@ -79,7 +79,7 @@ impl Checked {
     }
 }
 
-type Proof = (Vec<Option<Ranges>>, [usize; 7]);
+type Proof = (Vec<Option<Ranges>>, [usize; Operand::COUNT]);
 
 fn prove(program: &Program) -> Result<Proof, String> {
     let facts = structure::check(program)?;

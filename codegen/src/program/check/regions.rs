@@ -62,7 +62,7 @@ impl Cell {
 }
 
 /// Checks every writable operand of a program whose values `flow` has bounded.
-pub(super) fn check(flow: &Flow<'_>, lanes: [Option<Lanes>; 7]) -> Result<(), String> {
+pub(super) fn check(flow: &Flow<'_>, lanes: [Option<Lanes>; Operand::COUNT]) -> Result<(), String> {
     let program = flow.program;
     for operand in Operand::ALL.into_iter().filter(|o| o.is_writable()) {
         let Some(extent) = program.extent(operand) else {

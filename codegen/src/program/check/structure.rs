@@ -16,8 +16,8 @@ pub(super) struct Structure<'p> {
     /// What the open loops defined, to close it with them.
     scopes: Vec<(Vec<Value>, Vec<Index>)>,
     /// The element type in which each operand is accumulated.
-    lanes: [Option<Lanes>; 7],
-    reach: [usize; 7],
+    lanes: [Option<Lanes>; Operand::COUNT],
+    reach: [usize; Operand::COUNT],
 }
 
 /// What the structure of a program tells the later passes.
@@ -25,9 +25,9 @@ pub(super) struct Facts {
     /// Of each table index.
     pub(super) indices: Vec<IndexFacts>,
     /// The element type in which each operand is accumulated.
-    pub(super) lanes: [Option<Lanes>; 7],
+    pub(super) lanes: [Option<Lanes>; Operand::COUNT],
     /// See [`super::Checked::reach`].
-    pub(super) reach: [usize; 7],
+    pub(super) reach: [usize; Operand::COUNT],
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -99,7 +99,7 @@ pub(super) fn check(program: &Program) -> Result<Facts, String> {
         counters: vec![None; program.n_counters as usize],
         counters_used: vec![false; program.n_counters as usize],
         scopes: vec![Default::default()],
-        lanes: [None; 7],
+        lanes: [None; Operand::COUNT],
         reach: Operand::ALL.map(|o| program.bytes(o)),
     };
     this.body(&program.body)?;

@@ -52,6 +52,8 @@ impl Flow<'_> {
                 let r = self.get(x).w32;
                 Abs::of_i32(&mut self.arena, Range::new(r.lo >> s, r.hi >> s))
             }
+            // Floats carry no obligation, and nothing is said of their bits.
+            Op::F32(_) | Op::AddF32(..) | Op::MulF32(..) => Abs::any(&mut self.arena),
             Op::DotU8I8 { acc, u, s } => self.dot(acc, u, s)?,
             Op::MaddU8I8 { u, s } => {
                 let p = self.products(u, s);

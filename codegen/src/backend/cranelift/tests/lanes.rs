@@ -50,6 +50,10 @@ fn cases() -> Vec<Case> {
         case(Op::Add32(A, B), half32, half32),
         case(Op::Sub32(A, B), half32, half32),
         case(Op::MulLo32(A, B), any32, any32),
+        case(Op::F32(A), any32, any32),
+        // As bits these are numbers below 2, subnormal ones and zero among them.
+        case(Op::AddF32(A, B), I32(0, 0x3FFF_FFFF), I32(0, 0x3FFF_FFFF)),
+        case(Op::MulF32(A, B), I32(0, 0x3FFF_FFFF), I32(0, 0x3FFF_FFFF)),
         // 2·127·128 fits an i16; 255 meets a smaller factor.
         case(Op::MaddU8I8 { u: A, s: B }, U8(0, 127), I8(-128, 127)),
         case(Op::MaddU8I8 { u: A, s: B }, any, I8(-64, 64)),

@@ -29,6 +29,9 @@ const OPS: &[(&str, usize, Make)] = &[
     ("shr32", 1, |a, _, _| Op::Shr32(a, 31)),
     ("shl32", 1, |a, _, _| Op::Shl32(a, 9)),
     ("sar32", 1, |a, _, _| Op::Sar32(a, 17)),
+    ("f32", 1, |a, _, _| Op::F32(a)),
+    ("addf32", 2, |a, b, _| Op::AddF32(a, b)),
+    ("mulf32", 2, |a, b, _| Op::MulF32(a, b)),
     ("dot", 3, |a, u, s| Op::DotU8I8 { acc: a, u, s }),
     ("maddu8i8", 2, |u, s, _| Op::MaddU8I8 { u, s }),
     ("maddi16", 2, |a, b, _| Op::MaddI16(a, b)),
@@ -107,7 +110,8 @@ fn program(make: Make, froms: [From; 3], twice: bool, isa: Isa) -> crate::progra
     b.finish()
 }
 
-/// Random bytes, then each extreme; indices of a shuffle stay below 16.
+/// Random bytes, then each extreme; indices of a shuffle stay below 16, and floats are numbers: which NaN comes of
+/// a NaN is open.
 fn data(w: usize, round: usize, name: &str) -> Vec<u8> {
     let extremes = [0x00, 0xFF, 0x80, 0x7F, 0x01];
     let mut bytes: Vec<u8> = (0..3 * w)
@@ -118,6 +122,10 @@ fn data(w: usize, round: usize, name: &str) -> Vec<u8> {
         .collect();
     if name == "shuffle16" {
         bytes.iter_mut().for_each(|b| *b &= 15);
+    }
+    if matches!(name, "addf32" | "mulf32") {
+        // Bit 6 of the top byte is the exponent's uppermost: without it magnitudes stay below 2.
+        bytes.iter_mut().skip(3).step_by(4).for_each(|b| *b &= 0xBF);
     }
     bytes
 }

@@ -74,9 +74,11 @@ impl Run {
                 spec: KernelSpec::new("test", "i2s", 1, 4, 16, isa),
                 k: 16,
                 panel: Panel {
+                    scales: None,
                     layout: &i2s::I2s,
                     shape,
                 },
+                groups: None,
                 acts: ActsForm::Rows,
                 unpack: None,
                 main: vec![(1, program.clone())],
