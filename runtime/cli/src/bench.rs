@@ -136,7 +136,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
         };
         let mut ready = setup.ready(model)?;
         if i == 0 && options.run.kernel.is_none() {
-            terminal.tell(&ready.found);
+            terminal.tell(&ready);
         }
         for (test, count, each) in [
             ("pp", options.prompt, prefill as Test),

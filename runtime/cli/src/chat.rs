@@ -58,7 +58,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     }
     let mut ready = setup.ready(model)?;
     if options.run.kernel.is_none() {
-        terminal.tell(&ready.found);
+        terminal.tell(&ready);
     }
     let n_vocab = ready.engine.n_vocab();
     let mut chat = Chat {

@@ -60,7 +60,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     let ids = tokenizer.encode_prompt(&prompt)?;
     let mut ready = setup.ready(model)?;
     if options.run.kernel.is_none() {
-        terminal.tell(&ready.found);
+        terminal.tell(&ready);
     }
     let mut sampler = Sampler::new(
         options.sample.params(),

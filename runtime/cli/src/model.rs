@@ -69,7 +69,7 @@ pub fn logits(terminal: &Terminal, options: &LogitsOptions) -> Result<()> {
     let setup = options.model.setup_to_run(&options.run)?;
     let mut ready = setup.ready(setup.open_model()?)?;
     if options.run.kernel.is_none() {
-        terminal.tell(&ready.found);
+        terminal.tell(&ready);
     }
     let n_vocab = ready.engine.n_vocab();
     let mut rows = Vec::with_capacity(options.tokens.len().min(ready.engine.n_ctx()) * n_vocab);

@@ -44,7 +44,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     }
     let mut ready = setup.ready(model)?;
     if run.kernel.is_none() {
-        terminal.tell(&ready.found);
+        terminal.tell(&ready);
     }
     let params = PerplexityParams {
         n_ctx,

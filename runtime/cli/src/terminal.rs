@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use bitnet_runtime::new_file::remove_unfinished;
-use bitnet_runtime::profile::Found;
+use bitnet_runtime::setup::Ready;
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -30,10 +30,15 @@ impl Terminal {
         let _ = writeln!(io::stderr(), "{text}");
     }
 
-    /// What is to be said of the profile, if anything; once a run.
-    pub fn tell(&self, found: &Found) {
-        if let Some(note) = &found.note {
+    /// What is to be said of the profile and of memory for code, if anything; once a run.
+    pub fn tell(&self, ready: &Ready) {
+        if let Some(note) = &ready.found.note {
             self.note(&format!("note: {note}"));
+        }
+        if let Some(why) = &ready.no_code {
+            self.note(&format!(
+                "note: {why}; kernels are interpreted: the same answers, many times slower"
+            ));
         }
     }
 
