@@ -22,6 +22,8 @@
 //! | lane | one of the partial sums of a reduction in a fixed order ([`lanes`]); a kernel's lanes are its vectors' |
 //! | page | [`sequence::PAGE`] positions of keys and values, the unit in which a cache grows and is shared |
 
+#[cfg(test)]
+mod bounded;
 pub mod chat;
 pub mod convert;
 pub mod decoder;
