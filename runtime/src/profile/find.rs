@@ -57,11 +57,7 @@ pub struct Found {
 
 /// The user's own profile: `bitnet-tune/profile.toml` in the configuration folder of the system.
 pub fn user_path() -> Option<PathBuf> {
-    let env = |name: &str| {
-        std::env::var_os(name)
-            .filter(|v| !v.is_empty())
-            .map(PathBuf::from)
-    };
+    let env = path_in_environment;
     let base = if cfg!(windows) {
         env("APPDATA")
     } else if cfg!(target_os = "macos") {
@@ -72,12 +68,19 @@ pub fn user_path() -> Option<PathBuf> {
     Some(base?.join("bitnet-tune/profile.toml"))
 }
 
+/// A path from the environment; a variable that is empty says as much as one that is not set.
+fn path_in_environment(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name)
+        .filter(|v| !v.is_empty())
+        .map(PathBuf::from)
+}
+
 /// Finds the profile for a machine called `cpu` with `features`. A file that was asked for and cannot be used
 /// falls through to the next source, with a note.
 pub fn find(asked: Option<&Path>, cpu: &str, features: Features) -> Found {
     let asked = asked
         .map(Path::to_owned)
-        .or_else(|| std::env::var_os("BITNET_PROFILE").map(PathBuf::from));
+        .or_else(|| path_in_environment("BITNET_PROFILE"));
     let user = user_path().filter(|p| asked.is_none() && p.exists());
     let mut bad = None;
     if let Some(path) = asked.or(user) {

@@ -257,7 +257,7 @@ fn file_entry(e: &Entry) -> FileEntry {
     }
 }
 
-/// Writes a profile, whole or not at all, so that a reader never sees half of one.
+/// Writes a profile into a folder that is there, whole or not at all, so that a reader never sees half of one.
 ///
 /// # Errors
 /// [`ProfileError::Write`].
@@ -266,11 +266,6 @@ pub fn save(profile: &Profile, path: &Path) -> Result<(), ProfileError> {
         path: path.to_owned(),
         source,
     };
-    let folder = match path.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    };
-    std::fs::create_dir_all(folder).map_err(error)?;
     let mut file = NewFile::create(path).map_err(error)?;
     file.write_all(render(profile).as_bytes())
         .and_then(|()| file.finish())
@@ -347,7 +342,7 @@ unsupported = 0
     #[test]
     fn saving_replaces_whole_files_and_leaves_no_other() {
         let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("deep/er/p.toml");
+        let path = dir.path().join("p.toml");
         let p = parse(GOOD).expect("good");
         save(&p, &path).expect("saved");
         save(&p, &path).expect("saved again");
