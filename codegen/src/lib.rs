@@ -15,15 +15,16 @@
 //! ([`layout`]) knows neither. Every kernel's i32 sums equal [`oracle::matmul`] bit for bit.
 //! This crate reads no files, clocks, threads or environment: same spec, same bytes.
 
-pub mod abi;
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod acts;
 pub mod ahead;
-mod aligned;
 pub mod backend;
 pub mod coded;
 pub mod isa;
 pub mod kernel;
 pub mod layout;
+pub mod noise;
 pub mod oracle;
 pub mod problem;
 pub mod program;
@@ -32,12 +33,11 @@ pub mod spec;
 pub mod trit;
 pub mod variant;
 
-pub use abi::OutOrder;
 pub use acts::{Activations, ActsForm, GroupedActs};
 pub use isa::{Feature, Features, Isa};
 pub use kernel::{Kernel, KernelError, KernelSet, Scratch};
 pub use problem::Problem;
-pub use spec::{KernelSpec, Unsupported};
+pub use spec::KernelSpec;
 pub use trit::{Scales, TernaryMatrix};
 pub use variant::groups::Groups;
-pub use variant::{Plan, plan};
+pub use variant::{Plan, Unsupported, plan};

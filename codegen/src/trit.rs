@@ -474,12 +474,9 @@ mod tests {
 
     #[test]
     fn the_rounding_trick_is_round_half_to_even() {
-        let mut seed = 5u32;
-        let x: Vec<f32> = (0..4099)
-            .map(|_| {
-                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (seed >> 8) as f32 / 65_536.0 - 128.0
-            })
+        let x: Vec<f32> = crate::noise::Noise::new(5)
+            .take(4099)
+            .map(|noise| (noise >> 8) as f32 / 65_536.0 - 128.0)
             .collect();
         let mut q = vec![0i8; x.len()];
         let s = absmax(&x, &mut q);

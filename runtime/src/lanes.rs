@@ -292,12 +292,9 @@ pub(crate) mod tests {
 
     /// Numbers in −1…1, always the same for a seed.
     pub(crate) fn noise(n: usize, seed: u32) -> Vec<f32> {
-        let mut x = seed;
-        (0..n)
-            .map(|_| {
-                x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (x >> 8) as f32 / (1 << 23) as f32 - 1.0
-            })
+        bitnet_codegen::noise::Noise::new(seed)
+            .take(n)
+            .map(|x| (x >> 8) as f32 / (1 << 23) as f32 - 1.0)
             .collect()
     }
 

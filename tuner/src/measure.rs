@@ -7,6 +7,7 @@
 use crate::bound::{self, Peaks};
 use crate::search::{Bench, Rejection};
 use bitnet_codegen::layout::PanelShape;
+use bitnet_codegen::noise::Noise;
 use bitnet_codegen::{
     Activations, Features, Kernel, KernelError, KernelSet, KernelSpec, Problem, TernaryMatrix,
     oracle, plan,
@@ -66,18 +67,10 @@ pub struct KernelBench<'a> {
     start: Instant,
 }
 
-/// A repeatable stream of numbers (the LCG of Numerical Recipes).
-fn lcg(seed: u32) -> impl FnMut() -> u32 {
-    let mut x = seed;
-    move || {
-        x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        x >> 16
-    }
-}
-
 /// Weights and activations of a problem: random, with every extreme among the activations.
 pub fn sample(problem: Problem, seed: u32) -> (TernaryMatrix, Activations) {
-    let mut next = lcg(seed);
+    let mut noise = Noise::new(seed);
+    let mut next = || noise.next().expect("without end") >> 16;
     let trits: Vec<i8> = (0..problem.n * problem.k)
         .map(|_| (next() % 3) as i8 - 1)
         .collect();
@@ -115,6 +108,8 @@ fn expected(pool: &Pool, w: &TernaryMatrix, acts: &Activations) -> Vec<i32> {
 impl<'a> KernelBench<'a> {
     /// A bench for `setting.problem` with weights and activations of its own.
     pub fn new(setting: Setting, pool: &'a Pool, stop: &'a AtomicBool) -> Self {
+        // What it takes to know the right answer is time as well.
+        let start = Instant::now();
         let (weights, acts) = sample(setting.problem, 1);
         let expected = expected(pool, &weights, &acts);
         Self {
@@ -128,7 +123,7 @@ impl<'a> KernelBench<'a> {
             packed: HashMap::new(),
             ready: HashMap::new(),
             turn: 0,
-            start: Instant::now(),
+            start,
             weights,
             acts,
         }

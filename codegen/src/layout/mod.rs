@@ -207,6 +207,7 @@ impl Panel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::noise::Noise;
 
     /// Every layout: pack then unpack is the identity, packing fills every byte within the promise.
     #[test]
@@ -223,15 +224,11 @@ mod tests {
                         }
                         let kp = layout.k_padded(shape);
                         assert!(kp >= k);
-                        let mut seed = 1u32;
                         let codes: Vec<u8> = (0..nr * kp)
-                            .map(|i| {
-                                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                                if i % kp < k {
-                                    ((seed >> 16) % 3) as u8
-                                } else {
-                                    1
-                                }
+                            .zip(Noise::new(1))
+                            .map(|(i, noise)| match i % kp < k {
+                                true => ((noise >> 16) % 3) as u8,
+                                false => 1,
                             })
                             .collect();
                         let mut packed = vec![0xAA; layout.panel_bytes(shape)];

@@ -9,6 +9,7 @@ use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, Error, ErrorKind, context};
 
 use super::{ChatError, Message};
+use crate::date::civil;
 
 const NAME: &str = "chat_template";
 
@@ -229,25 +230,6 @@ fn strftime(seconds: u64, format: &str) -> String {
         }
     }
     out
-}
-
-/// Year, month and day of the Gregorian calendar, from days since 1970-01-01 (Hinnant's algorithm).
-fn civil(days: u64) -> (u64, u64, u64) {
-    // From 0000-03-01, so that the leap day ends a year; eras of 400 years are all alike.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 {
-        from_march + 3
-    } else {
-        from_march - 9
-    };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    (year, month, day)
 }
 
 #[cfg(test)]

@@ -16,12 +16,10 @@ use crate::format::tests::data;
 
 /// The generator of the reference vectors.
 fn lcg(n: usize, seed: u32) -> Vec<u32> {
-    let mut x = seed;
-    let mut next = || {
-        x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        x >> 16
-    };
-    (0..n).map(|_| next()).collect()
+    bitnet_codegen::noise::Noise::new(seed)
+        .take(n)
+        .map(|x| x >> 16)
+        .collect()
 }
 
 fn trits(n: usize) -> Vec<i8> {

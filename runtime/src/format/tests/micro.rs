@@ -69,11 +69,9 @@ impl Micro {
     }
 
     fn random(&self, tag: usize) -> impl FnMut() -> u32 {
-        let mut x = self.seed.wrapping_mul(77).wrapping_add(tag as u32);
-        move || {
-            x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            x >> 16
-        }
+        let seed = self.seed.wrapping_mul(77).wrapping_add(tag as u32);
+        let mut noise = bitnet_codegen::noise::Noise::new(seed);
+        move || noise.next().expect("without end") >> 16
     }
 
     pub(crate) fn shape(&self, projection: Projection) -> (usize, usize) {
