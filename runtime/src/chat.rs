@@ -105,13 +105,8 @@ impl ChatTemplate {
             _ => {
                 let note = "the model has no chat template: it may be a base model, which continues text instead of \
                             answering; using a plain `User:` / `Assistant:` transcript";
-                // A transcript is a text as any other and begins as texts do.
-                let begin = match tokenizer.add_bos() {
-                    true => "{{ bos_token }}",
-                    false => "",
-                };
                 Self::new(
-                    &format!("{begin}{TRANSCRIPT}"),
+                    TRANSCRIPT,
                     Some(note),
                     &["\nUser:", "\nSystem:", "\nAssistant:"],
                 )
@@ -159,9 +154,7 @@ impl ChatTemplate {
 
     /// The conversation as tokens, the whole of it each time: [`crate::generate::Session`] reuses what it holds.
     ///
-    /// Control tokens that the template writes are recognised; the same text in a message is only text. Nothing is
-    /// added to what the template writes: one that writes no begin-of-text token gets none, as from
-    /// `apply_chat_template(tokenize=True)`.
+    /// Control tokens that the template writes are recognised; the same text in a message is only text.
     ///
     /// # Errors
     /// When there are no messages, the template refuses them, or the vocabulary cannot express them.
@@ -175,7 +168,8 @@ impl ChatTemplate {
         }
         let (disguised, masks) = disguise(tokenizer, messages, &self.source);
         let text = self.render(tokenizer, &disguised)?;
-        let ids = tokenizer.encode_masked(&text, Specials::Parse, &masks)?;
+        let mut ids = tokenizer.encode_masked(&text, Specials::Parse, &masks)?;
+        tokenizer.put_bos_first(&mut ids);
         if ids.is_empty() {
             return Err(ChatError::Empty);
         }

@@ -157,6 +157,20 @@ impl<'a, D: Decoder + ?Sized> Session<'a, D> {
         }
     }
 
+    /// Goes on with what `decoder` already holds: the tokens `held`.
+    ///
+    /// # Panics
+    /// When there are more or fewer of them than `decoder` says.
+    pub fn resume(decoder: &'a mut D, tokenizer: &'a Tokenizer, mut held: Vec<u32>) -> Self {
+        assert_eq!(held.len(), decoder.position(), "the tokens that are held");
+        held.reserve(decoder.n_ctx() - held.len());
+        Self {
+            decoder,
+            tokenizer,
+            held,
+        }
+    }
+
     /// The tokens in the context.
     pub fn held(&self) -> &[u32] {
         &self.held

@@ -8,7 +8,6 @@ use crate::network::kernels::Kernels;
 use crate::pool::{Pool, PoolError};
 use crate::profile::{self, Found};
 use crate::tokenizer::{Tokenizer, TokenizerError};
-use bitnet_codegen::kernel::MemoryError;
 use bitnet_codegen::{Features, KernelSpec};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,6 +28,8 @@ pub struct Setup {
     pub profile: Option<PathBuf>,
     /// One kernel for everything.
     pub kernel: Option<KernelSpec>,
+    /// What kernels may use of the CPU; all that it announces, where absent. See [`crate::proven`].
+    pub features: Option<Features>,
     /// Positions and batches.
     pub engine: EngineOptions,
 }
@@ -57,8 +58,6 @@ pub struct Ready {
     pub engine: Engine,
     /// Where kernels were looked up.
     pub found: Found,
-    /// Why kernels are interpreted although code could be emitted, if so.
-    pub no_code: Option<MemoryError>,
     /// How long loading took.
     pub load: Duration,
 }
@@ -100,7 +99,7 @@ impl Setup {
         let start = Instant::now();
         let threads = self.threads.unwrap_or_else(default_threads);
         let pool = Arc::new(Pool::new(threads)?);
-        let cpu = Features::detect();
+        let cpu = self.features.unwrap_or_else(Features::detect);
         let found = profile::find(self.profile.as_deref(), &profile::cpu_name(), cpu);
         let mut kernels = match &self.kernel {
             Some(spec) => Kernels::forced(cpu, spec.clone()),
@@ -110,7 +109,6 @@ impl Setup {
         Ok(Ready {
             engine,
             found,
-            no_code: kernels.into_no_code(),
             load: start.elapsed(),
         })
     }

@@ -14,7 +14,6 @@ mod pieces;
 mod pre;
 mod proto;
 mod spm;
-mod stages;
 mod vocab;
 
 use std::ffi::OsString;
@@ -109,8 +108,7 @@ impl Tokenizer {
             return Self::from_embedded_json(vocab);
         }
         let types = vocab.checked_types()?;
-        let list = vocab.list("tokens");
-        let ids = json::check_unique(&list, vocab.tokens.iter().map(String::as_str))?;
+        let ids = json::check_unique(vocab.tokens.iter().map(String::as_str))?;
         let mut notes = Vec::new();
         let (encoder, spelling, default_bos, kind) = match vocab.model.as_str() {
             "gpt2" => {
@@ -252,7 +250,6 @@ impl Tokenizer {
         ];
         for (key, id) in named {
             if let Some(id) = id.filter(|&id| id as usize >= n_vocab) {
-                let key = key.to_owned();
                 return Err(TokenizerError::SpecialId { key, id, n_vocab });
             }
         }
@@ -396,10 +393,7 @@ impl Tokenizer {
     }
 
     /// A prompt to ids: control tokens are recognised, and a begin-of-text token is put first where the model
-    /// expects one. An empty prompt is the begin-of-text token alone.
-    ///
-    /// As in the `tokenizers` library, a prompt that spells the begin-of-text token itself gets two. A conversation
-    /// gets none here: its template writes what there is to be ([`crate::chat::ChatTemplate::encode`]).
+    /// expects one and the text does not have it already. An empty prompt is the begin-of-text token alone.
     ///
     /// # Errors
     /// When the vocabulary cannot express the text, or the prompt is empty and there is no begin-of-text token.
@@ -412,9 +406,11 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Puts the begin-of-text token first where the model expects one, whatever `ids` begin with.
+    /// Puts the begin-of-text token first where the model expects one and it is not there.
     pub fn put_bos_first(&self, ids: &mut Vec<u32>) {
-        if let Some(bos) = self.bos.filter(|_| self.add_bos) {
+        if let Some(bos) = self.bos.filter(|_| self.add_bos)
+            && ids.first() != Some(&bos)
+        {
             ids.insert(0, bos);
         }
     }

@@ -3,7 +3,6 @@
 mod bad_input;
 mod byte_level;
 mod files;
-mod hostile;
 mod models;
 mod sentencepiece;
 
@@ -151,7 +150,7 @@ fn make_sentencepiece_vocab() -> GgufVocab {
 }
 
 #[test]
-fn prompts_get_a_bos_and_empty_ones_are_the_bos_alone() {
+fn prompts_get_one_bos_and_empty_ones_are_the_bos_alone() {
     let mut vocab = byte_level_vocab("llama-bpe");
     let bos = vocab.bos.unwrap();
     let tokenizer = Tokenizer::from_gguf(&vocab, None).unwrap();
@@ -162,8 +161,7 @@ fn prompts_get_a_bos_and_empty_ones_are_the_bos_alone() {
     assert_eq!(tokenizer.encode_prompt("a").unwrap(), [bos, 97]);
     assert_eq!(
         tokenizer.encode_prompt("<|begin_of_text|>a").unwrap(),
-        [bos, bos, 97],
-        "as the `tokenizers` library does"
+        [bos, 97]
     );
     assert_eq!(tokenizer.encode_prompt("").unwrap(), [bos]);
 
