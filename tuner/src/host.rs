@@ -1,12 +1,13 @@
 //! This machine: what it is, and what it was measured to do.
 
 use crate::bound::Peaks;
-use crate::peaks;
-use bitnet_codegen::{Features, Isa, KernelError};
+use crate::peaks::{self, PeakError};
+use bitnet_codegen::{Features, Isa};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// One cache of the first core.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -51,9 +52,8 @@ const MEMORY_MIN_BYTES: usize = 128 << 20;
 const MEMORY_MAX_BYTES: usize = 1 << 30;
 
 impl Host {
-    /// Looks at the machine; takes milliseconds.
-    pub fn probe() -> Self {
-        let features = Features::detect();
+    /// Looks at the machine, of whose CPU kernels may use `features`; takes milliseconds.
+    pub fn probe(features: Features) -> Self {
         let root = Path::new("/sys/devices/system/cpu/cpu0/cache");
         Self {
             cpu: bitnet_runtime::profile::cpu_name(),
@@ -78,15 +78,18 @@ impl Host {
         (self.last_level_bytes() * MEMORY_PER_CACHE).clamp(MEMORY_MIN_BYTES, MEMORY_MAX_BYTES)
     }
 
-    /// Measures bandwidth and dot-product peak for each thread count; about two seconds each.
+    /// Measures bandwidth and dot-product peak for each thread count: about two seconds each where `limit` allows,
+    /// a fraction of one where it does not.
     ///
     /// # Errors
-    /// [`KernelError`] when the probing loops cannot be emitted.
-    pub fn measure(&self, thread_counts: &[usize]) -> Result<Measured, KernelError> {
+    /// [`PeakError`] when the probing loops cannot be emitted, or there are fewer threads.
+    pub fn measure(&self, thread_counts: &[usize], limit: Duration) -> Result<Measured, PeakError> {
+        let start = Instant::now();
         let memory = peaks::streaming_memory(self.cold_bytes());
         let mut measured = Measured::default();
-        for &threads in thread_counts {
-            let read = peaks::read_gb_per_s(self.isa, self.features, threads, &memory)?;
+        for (i, &threads) in thread_counts.iter().enumerate() {
+            let until = start + limit.mul_f64((i + 1) as f64 / thread_counts.len() as f64);
+            let read = peaks::read_gb_per_s(self.isa, self.features, threads, &memory, until)?;
             let dot = peaks::dot_gmac_per_s(self.isa, self.features, threads)?;
             measured.read_gb_per_s.insert(threads.to_string(), read);
             measured.peak_gmac_per_s.insert(threads.to_string(), dot);
@@ -163,7 +166,7 @@ mod tests {
 
     #[test]
     fn the_probe_names_an_instruction_set_that_runs_here() {
-        let host = Host::probe();
+        let host = Host::probe(Features::detect());
         assert!(host.isa.runs_on(host.features));
         assert!(host.threads >= 1);
     }

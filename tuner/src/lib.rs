@@ -8,6 +8,8 @@
 //! The only crate whose decisions use a clock. Kernels are timed through the runtime's own linear
 //! layer, so what is measured is what runs; nothing is timed before it equalled the oracle.
 
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod bound;
 pub mod cli;
 pub mod host;

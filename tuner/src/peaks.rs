@@ -7,9 +7,22 @@ use bitnet_codegen::program::{Addr, Builder, Op, Operand, Promise, Value};
 use bitnet_codegen::variant::OutOrder;
 use bitnet_codegen::{Features, Isa, Kernel, KernelError, KernelSet, KernelSpec, Plan};
 use bitnet_runtime::memory::HugeBytes;
+use bitnet_runtime::pool::PoolError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
+
+/// Why a peak cannot be measured.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeakError {
+    /// The probing loop cannot be emitted here.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The system gives fewer threads than asked for.
+    #[error(transparent)]
+    Threads(PoolError),
+}
 
 /// Rows of the stand-in panel; its bytes are what one call of the streaming program reads.
 const ROWS: usize = 64;
@@ -123,8 +136,8 @@ pub fn widest(cpu: Features) -> Isa {
 /// Peak multiply-accumulates a second of `threads` threads, in GMAC/s.
 ///
 /// # Errors
-/// [`KernelError`] when the loop cannot be emitted for `isa`.
-pub fn dot_gmac_per_s(isa: Isa, cpu: Features, threads: usize) -> Result<f64, KernelError> {
+/// [`PeakError`].
+pub fn dot_gmac_per_s(isa: Isa, cpu: Features, threads: usize) -> Result<f64, PeakError> {
     let (plan, macs) = dot_plan(isa);
     let kernel = build(plan, cpu)?;
     let calls = if isa == Isa::Interp { 1 } else { 400 };
@@ -141,53 +154,61 @@ pub fn dot_gmac_per_s(isa: Isa, cpu: Features, threads: usize) -> Result<f64, Ke
             }
         },
         &kernel,
-    );
+    )?;
     Ok(macs as f64 * calls as f64 * threads as f64 / seconds / 1e9)
 }
 
-/// Peak read bandwidth of `threads` threads over `bytes` of memory in all, in GB/s: the best of
+/// Distances of prefetch that are tried, in cache lines.
+const AHEAD: [usize; 5] = [0, 16, 32, 64, 128];
+
+/// How often the memory is read at each distance, if time suffices; once in any case.
+const READ_ROUNDS: usize = 6;
+
+/// Peak read bandwidth of `threads` threads over `memory`, in GB/s: the best of
 /// several prefetch distances, since the roofline must not be lower than a kernel can reach.
+/// Begins no further round after `until`.
 ///
 /// # Errors
-/// [`KernelError`] when the loop cannot be emitted for `isa`.
+/// [`PeakError`].
 pub fn read_gb_per_s(
     isa: Isa,
     cpu: Features,
     threads: usize,
     memory: &[u8],
-) -> Result<f64, KernelError> {
+    until: Instant,
+) -> Result<f64, PeakError> {
+    let kernels = AHEAD
+        .iter()
+        .map(|&ahead| build(stream_plan(isa, ahead), cpu))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut best = 0f64;
-    for ahead in [0, 16, 32, 64, 128] {
-        let kernel = build(stream_plan(isa, ahead), cpu)?;
-        let call_bytes = kernel.panel().bytes();
-        let calls = memory.len() / call_bytes;
-        let mut seconds = f64::INFINITY;
-        for _ in 0..6 {
-            let next = AtomicUsize::new(0);
-            let took = best_of(
-                1,
-                threads,
-                || {
-                    let mut scratch = kernel.scratch();
-                    let mut out = vec![0i32; kernel.out_len(1)];
-                    let next = &next;
-                    move |kernel: &Kernel| {
-                        // Chunks from a counter: a thread that loses its core does not hold the others up.
-                        loop {
-                            let i = next.fetch_add(1, Ordering::Relaxed);
-                            if i >= calls {
-                                break;
-                            }
-                            let panel = &memory[i * call_bytes..][..call_bytes];
-                            kernel.run(1, panel, &[], &[], &mut scratch, &mut out);
-                        }
-                    }
-                },
-                &kernel,
-            );
-            seconds = seconds.min(took);
+    for round in 0..READ_ROUNDS {
+        if round > 0 && Instant::now() >= until {
+            break;
         }
-        best = best.max((calls * call_bytes) as f64 / seconds / 1e9);
+        for kernel in &kernels {
+            let call_bytes = kernel.panel().bytes();
+            let calls = memory.len() / call_bytes;
+            let next = AtomicUsize::new(0);
+            let make = || {
+                let mut scratch = kernel.scratch();
+                let mut out = vec![0i32; kernel.out_len(1)];
+                let next = &next;
+                move |kernel: &Kernel| {
+                    // Chunks from a counter: a thread that loses its core does not hold the others up.
+                    loop {
+                        let i = next.fetch_add(1, Ordering::Relaxed);
+                        if i >= calls {
+                            break;
+                        }
+                        let panel = &memory[i * call_bytes..][..call_bytes];
+                        kernel.run(1, panel, &[], &[], &mut scratch, &mut out);
+                    }
+                }
+            };
+            let seconds = best_of(1, threads, make, kernel)?;
+            best = best.max((calls * call_bytes) as f64 / seconds / 1e9);
+        }
     }
     Ok(best)
 }
@@ -198,41 +219,69 @@ fn best_of<F: FnMut(&Kernel) + Send>(
     threads: usize,
     make: impl Fn() -> F,
     kernel: &Kernel,
-) -> f64 {
+) -> Result<f64, PeakError> {
     let mut best = f64::INFINITY;
     for _ in 0..repeats {
-        let barrier = std::sync::Barrier::new(threads);
-        let spans: Vec<(Instant, Instant)> = std::thread::scope(|scope| {
-            let handles: Vec<_> = (0..threads)
-                .map(|_| {
-                    let mut work = make();
-                    let barrier = &barrier;
-                    scope.spawn(move || {
-                        barrier.wait();
-                        let start = Instant::now();
-                        work(kernel);
-                        (start, Instant::now())
-                    })
-                })
-                .collect();
-            handles
-                .into_iter()
-                .map(|h| h.join().expect("a probing thread ends"))
-                .collect()
-        });
-        let start = spans
-            .iter()
-            .map(|s| s.0)
-            .min()
-            .expect("at least one thread");
-        let end = spans
-            .iter()
-            .map(|s| s.1)
-            .max()
-            .expect("at least one thread");
-        best = best.min((end - start).as_secs_f64());
+        let spans = at_once(threads, || {
+            let mut work = make();
+            move || {
+                let start = Instant::now();
+                work(kernel);
+                (start, Instant::now())
+            }
+        })?;
+        let start = spans.iter().map(|s| s.0).min();
+        let end = spans.iter().map(|s| s.1).max();
+        let span = start.zip(end).map(|(start, end)| end - start);
+        best = best.min(span.expect("at least one thread").as_secs_f64());
     }
-    best
+    Ok(best)
+}
+
+/// Runs work on `threads` threads that all start it together, the caller's among them, or on none where the system
+/// refuses one.
+fn at_once<T: Send, F: FnOnce() -> T + Send>(
+    threads: usize,
+    make: impl Fn() -> F,
+) -> Result<Vec<T>, PeakError> {
+    /// Whether the threads are to wait, to go on, or to give up since not all of them could be had.
+    const WAIT: usize = 0;
+    const GO: usize = 1;
+    const GIVE_UP: usize = 2;
+    let (gate, waiting) = (AtomicUsize::new(WAIT), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let own = make();
+        let mut handles = Vec::with_capacity(threads);
+        for index in 1..threads {
+            let (work, gate, waiting) = (make(), &gate, &waiting);
+            let thread = move || {
+                waiting.fetch_add(1, Ordering::AcqRel);
+                while gate.load(Ordering::Acquire) == WAIT {
+                    std::thread::yield_now();
+                }
+                (gate.load(Ordering::Acquire) == GO).then(work)
+            };
+            match std::thread::Builder::new().spawn_scoped(scope, thread) {
+                Ok(handle) => handles.push(handle),
+                Err(reason) => {
+                    gate.store(GIVE_UP, Ordering::Release);
+                    return Err(PeakError::Threads(PoolError::Spawn {
+                        index,
+                        threads,
+                        reason,
+                    }));
+                }
+            }
+        }
+        while waiting.load(Ordering::Acquire) + 1 < threads {
+            std::thread::yield_now();
+        }
+        gate.store(GO, Ordering::Release);
+        let mut done = vec![own()];
+        let others = handles.into_iter().map(|h| h.join());
+        done.extend(others.filter_map(|other| other.expect("a probing thread ends")));
+        Ok(done)
+    })
 }
 
 /// Memory to read from: far larger than the last-level cache, on the pages that packed weights lie on, touched once
@@ -241,4 +290,17 @@ pub fn streaming_memory(bytes: usize) -> HugeBytes {
     let mut memory = HugeBytes::zeroed(bytes);
     memory.chunks_mut(4096).for_each(|page| page[0] = 1);
     memory
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_start_together_and_each_does_its_work() {
+        for threads in [1, 2, 5] {
+            let done = at_once(threads, || || 7).expect("a few threads");
+            assert_eq!(done, vec![7; threads]);
+        }
+    }
 }

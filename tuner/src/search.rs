@@ -135,13 +135,14 @@ const FIRST_LOOK: f64 = 0.6;
 /// Plays the rounds. Candidates are given best guess first: if time is short, the guesses were looked at.
 pub fn search<B: Bench>(
     bench: &mut B,
-    candidates: &[B::Candidate],
+    candidates: impl IntoIterator<Item = B::Candidate>,
     effort: Effort,
 ) -> Outcome<B::Candidate> {
     let mut rejected = Vec::new();
     let mut field: Vec<Entrant<B::Candidate>> = Vec::new();
     let mut end = End::Complete;
-    for candidate in candidates {
+    let mut candidates = candidates.into_iter();
+    loop {
         let first_look = Effort {
             budget: effort.budget.mul_f64(FIRST_LOOK),
             ..effort
@@ -152,18 +153,22 @@ pub fn search<B: Bench>(
                 break;
             }
         }
-        match bench.prepare(candidate) {
+        // Only now: making the next one may cost as much as looking at it.
+        let Some(candidate) = candidates.next() else {
+            break;
+        };
+        match bench.prepare(&candidate) {
             Ok(()) => {
                 let mut samples = Samples::default();
-                samples.push(bench.time(candidate));
+                samples.push(bench.time(&candidate));
                 field.push(Entrant {
-                    candidate: candidate.clone(),
+                    candidate,
                     samples,
                     rounds: 0,
                 });
             }
             Err(rejection) => rejected.push(Trial {
-                candidate: candidate.clone(),
+                candidate,
                 summary: None,
                 rejection: Some(rejection),
                 rounds: 0,
@@ -281,7 +286,7 @@ mod tests {
 
         fn run(&mut self) -> Outcome<usize> {
             let all: Vec<usize> = (0..self.ns.len()).collect();
-            search(self, &all, Effort::default())
+            search(self, all, Effort::default())
         }
     }
 
@@ -374,7 +379,7 @@ mod tests {
         s.drift = 0.0;
         let out = search(
             &mut s,
-            &(0..400).collect::<Vec<_>>(),
+            0..400,
             Effort {
                 budget: Duration::from_secs(5),
                 ..Effort::default()

@@ -6,34 +6,51 @@ use crate::measure::{KernelBench, Setting};
 use crate::search::{Effort, End, Outcome, search};
 use bitnet_codegen::program::Program;
 use bitnet_codegen::space;
+use bitnet_codegen::variant::VARIANTS;
 use bitnet_codegen::{Features, Isa, KernelSpec, Plan, Problem, plan};
+use bitnet_runtime::date::civil;
 use bitnet_runtime::pool::Pool;
 use bitnet_runtime::profile::{Entry, Evidence, GENERATOR, HostRecord, M_BUCKETS, Profile};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Every spec of the space that can be planned on this CPU, best guesses first, so that a short search has looked
-/// at what usually wins: the defaults of every family and layout, wide vectors before narrow ones, then the further
-/// values of all of them in turn. Specs that make the same program as an earlier one on vectors of the same kind are
-/// left out.
-pub fn candidates(problem: Problem, features: Features) -> Vec<KernelSpec> {
-    let runs = |isa: Isa| isa.runs_on(features) && isa != Isa::Interp;
-    let mut ranked: Vec<(usize, KernelSpec)> = Vec::new();
-    let widths: Vec<Isa> = Isa::ALL
-        .iter()
-        .rev()
-        .copied()
-        .filter(|&i| runs(i))
-        .collect();
-    for (narrower, &isa) in widths.iter().enumerate() {
-        let mut places: HashMap<(String, String), usize> = HashMap::new();
-        for candidate in space::candidates(problem, |i| i == isa).candidates {
+/// What makes two specs comparable: only within one kind can a spec be the twin of another.
+type Kind = (String, String, [usize; 3], usize, bool);
+
+/// Every spec of the space that is `wanted` and can be planned on this CPU, best guesses first, so that a short search
+/// has looked at what usually wins: the defaults of every family and layout, wide vectors before narrow ones, then the
+/// further values of all of them in turn. Each is planned when it is asked for, and no sooner: a search that has no
+/// time for thousands of specs does not spend it on their plans. Specs that make the same program as an earlier one on
+/// vectors of the same kind are left out.
+pub struct Candidates {
+    k: usize,
+    ranked: std::vec::IntoIter<KernelSpec>,
+    /// The interpreter's, for where there is nothing else.
+    last_resort: std::vec::IntoIter<KernelSpec>,
+    seen: HashMap<Kind, Vec<Plan>>,
+}
+
+/// The candidates of `problem`; nothing is planned yet.
+pub fn candidates(
+    problem: Problem,
+    features: Features,
+    wanted: impl Fn(&KernelSpec) -> bool,
+) -> Candidates {
+    let specs = |isa: Isa| -> Vec<KernelSpec> {
+        let families = VARIANTS.iter();
+        families
+            .flat_map(|&family| space::specs(family, isa, problem.m).unwrap_or_default())
             // Tiles of more tokens than there are would only run their tails.
-            let spec = candidate.spec;
-            if candidate.refused.is_some() || spec.mr > problem.m.next_power_of_two() {
-                continue;
-            }
+            .filter(|spec| spec.mr <= problem.m.next_power_of_two() && wanted(spec))
+            .collect()
+    };
+    let runs = |isa: &Isa| isa.runs_on(features) && *isa != Isa::Interp;
+    let widest_first = Isa::ALL.iter().rev().copied().filter(runs);
+    let mut ranked: Vec<(usize, KernelSpec)> = Vec::new();
+    for (narrower, isa) in widest_first.enumerate() {
+        let mut places: HashMap<(String, String), usize> = HashMap::new();
+        for spec in specs(isa) {
             let family = (spec.variant.clone(), spec.layout.clone());
             let place = places.entry(family).or_default();
             *place += 1;
@@ -41,27 +58,38 @@ pub fn candidates(problem: Problem, features: Features) -> Vec<KernelSpec> {
         }
     }
     ranked.sort_by_key(|(rank, _)| *rank);
-    let mut specs: Vec<KernelSpec> = ranked.into_iter().map(|(_, spec)| spec).collect();
-    drop_twins(&mut specs, problem.k);
-    if specs.is_empty() {
-        let interp = space::candidates(problem, |isa| isa == Isa::Interp);
-        specs.extend(
-            interp
-                .candidates
-                .into_iter()
-                .find(|c| c.refused.is_none())
-                .map(|c| c.spec),
-        );
+    let ranked: Vec<KernelSpec> = ranked.into_iter().map(|(_, spec)| spec).collect();
+    Candidates {
+        k: problem.k,
+        ranked: ranked.into_iter(),
+        last_resort: specs(Isa::Interp).into_iter(),
+        seen: HashMap::new(),
     }
-    specs
 }
 
-/// Leaves out specs whose programs equal those of an earlier one, name aside: an instruction set that a family
-/// has no use for (byte look-ups, say) changes nothing in the code.
-fn drop_twins(specs: &mut Vec<KernelSpec>, k: usize) {
-    let mut seen: HashMap<(String, String, [usize; 3], usize, bool), Vec<Plan>> = HashMap::new();
-    specs.retain(|spec| {
-        let Ok(plan) = plan(spec, k) else {
+impl Iterator for Candidates {
+    type Item = KernelSpec;
+
+    fn next(&mut self) -> Option<KernelSpec> {
+        while let Some(spec) = self.ranked.next() {
+            if self.is_new(&spec) {
+                return Some(spec);
+            }
+        }
+        if !self.seen.is_empty() {
+            return None;
+        }
+        let spec = self.last_resort.find(|spec| plan(spec, self.k).is_ok());
+        self.last_resort = Vec::new().into_iter();
+        spec
+    }
+}
+
+impl Candidates {
+    /// Whether `spec` can be planned and no earlier one has the same programs, name aside: an instruction set that a
+    /// family has no use for (byte look-ups, say) changes nothing in the code.
+    fn is_new(&mut self, spec: &KernelSpec) -> bool {
+        let Ok(plan) = plan(spec, self.k) else {
             return false;
         };
         let tile = [spec.mr, spec.nr, spec.kr];
@@ -72,13 +100,13 @@ fn drop_twins(specs: &mut Vec<KernelSpec>, k: usize) {
             spec.isa.width().bytes(),
             spec.isa.has_dot(),
         );
-        let alike = seen.entry(kind).or_default();
+        let alike = self.seen.entry(kind).or_default();
         let twin = alike.iter().any(|other| same_programs(other, &plan));
         if !twin {
             alike.push(plan);
         }
         !twin
-    });
+    }
 }
 
 fn same_programs(a: &Plan, b: &Plan) -> bool {
@@ -107,7 +135,7 @@ pub struct Task {
     pub cold: bool,
     /// Threads.
     pub threads: usize,
-    /// Wall-clock limit for all searches together.
+    /// Wall-clock limit for all searches together, planning and verifying included.
     pub budget: Duration,
 }
 
@@ -140,7 +168,9 @@ pub fn tune(
         }
     }
     for (i, &(bucket, n, k)) in open.iter().enumerate() {
-        if stop.load(Ordering::Relaxed) {
+        // However little time there is, one search begins.
+        let spent = i > 0 && start.elapsed() >= task.budget;
+        if spent || stop.load(Ordering::Relaxed) {
             break;
         }
         // What one search leaves over, the next ones may use.
@@ -157,7 +187,7 @@ pub fn tune(
         let mut bench = KernelBench::new(setting, pool, stop);
         let outcome = search(
             &mut bench,
-            &candidates(problem, host.features),
+            candidates(problem, host.features, |_| true),
             Effort {
                 budget,
                 ..Effort::default()
@@ -238,24 +268,12 @@ pub fn record(host: &Host, measured: &Measured) -> HostRecord {
     }
 }
 
-/// Today's date as `YYYY-MM-DD`, UTC; the civil-from-days algorithm of Howard Hinnant.
+/// Today's date as `YYYY-MM-DD`, UTC.
 fn today() -> String {
     let seconds = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |d| d.as_secs());
-    date_of(seconds / 86_400)
-}
-
-fn date_of(days_since_1970: u64) -> String {
-    let z = days_since_1970 as i64 + 719_468;
-    let era = z.div_euclid(146_097);
-    let doe = z.rem_euclid(146_097);
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let day = doy - (153 * mp + 2) / 5 + 1;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    let year = yoe + era * 400 + i64::from(month <= 2);
+    let (year, month, day) = civil(seconds / 86_400);
     format!("{year:04}-{month:02}-{day:02}")
 }
 
@@ -263,17 +281,14 @@ fn date_of(days_since_1970: u64) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn dates_are_civil() {
-        assert_eq!(date_of(0), "1970-01-01");
-        assert_eq!(date_of(11_016), "2000-02-29");
-        assert_eq!(date_of(20_777), "2026-11-20");
+    fn all(m: usize, cpu: Features) -> Vec<KernelSpec> {
+        candidates(Problem::new(m, 256, 256), cpu, |_| true).collect()
     }
 
     #[test]
     fn candidates_run_here_and_start_with_every_family_on_the_widest() {
         let cpu = Features::detect();
-        let specs = candidates(Problem::new(1, 256, 256), cpu);
+        let specs = all(1, cpu);
         assert!(specs.iter().all(|s| s.isa.runs_on(cpu) && s.mr == 1));
         if let Some(first) = specs.first().filter(|s| s.isa != Isa::Interp) {
             assert!(specs.iter().all(|s| s.isa <= first.isa));
@@ -281,7 +296,7 @@ mod tests {
         let twice: std::collections::HashSet<_> = specs.iter().collect();
         assert_eq!(twice.len(), specs.len());
         // Whatever family runs at all for a long prompt is looked at among the first.
-        let specs = candidates(Problem::new(128, 256, 256), cpu);
+        let specs = all(128, cpu);
         let families: std::collections::HashSet<_> = specs.iter().map(|s| &s.variant).collect();
         let early: std::collections::HashSet<_> = specs
             .iter()
@@ -289,7 +304,21 @@ mod tests {
             .map(|s| &s.variant)
             .collect();
         assert_eq!(early, families);
-        let bare = candidates(Problem::new(1, 256, 256), Features::NONE);
+        let bare = all(1, Features::NONE);
         assert_eq!(bare.len(), 1, "the interpreter is the last resort");
+    }
+
+    /// Twins are dropped among what is wanted: one that is not wanted must not stand for one that is.
+    #[test]
+    fn every_instruction_set_that_runs_here_has_candidates_of_its_own() {
+        let cpu = Features::detect();
+        for &isa in Isa::ALL
+            .iter()
+            .filter(|i| i.runs_on(cpu) && **i != Isa::Interp)
+        {
+            let problem = Problem::new(1, 256, 256);
+            let of_isa = candidates(problem, cpu, |spec| spec.isa == isa);
+            assert!(of_isa.count() > 0, "{isa}");
+        }
     }
 }

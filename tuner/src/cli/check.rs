@@ -1,16 +1,16 @@
 //! `bitnet-tune check` and `verify`: does a profile fit this machine, and are its kernels right here.
 
-use super::STOP;
 use super::explain::read;
 use crate::host::Host;
 use crate::measure::{KernelBench, Setting};
 use anyhow::{Result, bail};
+use bitnet_cli::cpu::features;
+use bitnet_cli::signals::{self, STOP};
 use bitnet_cli::terminal::Terminal;
 use bitnet_codegen::Problem;
 use bitnet_runtime::pool::Pool;
 use serde::Serialize;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
 /// The document of `check --json`.
 #[derive(Serialize)]
@@ -29,7 +29,7 @@ struct State {
 /// When the file is no profile.
 pub fn run(terminal: &Terminal, path: &Path) -> Result<()> {
     let profile = read(path)?;
-    let host = Host::probe();
+    let host = Host::probe(features(terminal));
     let (state, why) = profile.state(&host.cpu, host.features);
     let report = State {
         path: path.display().to_string(),
@@ -65,11 +65,12 @@ struct Verdict {
 /// When the file is no profile, or a kernel is not exact or does not run here.
 pub fn verify(terminal: &Terminal, path: &Path) -> Result<()> {
     let profile = read(path)?;
-    let host = Host::probe();
+    let host = Host::probe(features(terminal));
     let pool = Pool::new(host.threads)?;
     let mut verdicts = Vec::new();
+    let _watch = signals::watch();
     for e in &profile.entries {
-        if STOP.load(Ordering::Relaxed) {
+        if signals::asked() {
             bail!(
                 "stopped after {} of {} kernels",
                 verdicts.len(),

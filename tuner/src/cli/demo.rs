@@ -1,13 +1,15 @@
 //! `bitnet-tune demo`: the whole story on this machine in about a minute.
 
-use super::STOP;
+use super::MEASURING;
 use super::tune::{check_writable, line, out_path};
 use crate::host::{Host, Measured};
 use crate::shapes::Shapes;
 use crate::tuning::{self, Task};
 use anyhow::{Context as _, Result, bail};
+use bitnet_cli::args::thread_count;
+use bitnet_cli::cpu::features;
+use bitnet_cli::signals::{self, STOP};
 use bitnet_cli::terminal::Terminal;
-use bitnet_cli::thread_count;
 use bitnet_codegen::oracle;
 use bitnet_runtime::decoder::Decoder;
 use bitnet_runtime::format::Model;
@@ -19,7 +21,6 @@ use bitnet_runtime::setup::{Ready, Setup};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How long, and where to.
@@ -67,7 +68,7 @@ const DECODE: usize = 64;
 /// # Errors
 /// When the profile cannot be written.
 pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
-    let host = Host::probe();
+    let host = Host::probe(features(terminal));
     let threads = options.threads.unwrap_or(host.threads);
     let path = out_path(options.out.as_ref())
         .unwrap_or_else(|_| std::env::temp_dir().join("bitnet-tune-profile.toml"));
@@ -80,18 +81,20 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     ));
     let mut counts = vec![1, threads];
     counts.dedup();
-    let measured = host.measure(&counts)?;
+    let measured = host.measure(&counts, MEASURING)?;
     for (t, read) in &measured.read_gb_per_s {
         let peak = measured.peak_gmac_per_s.get(t).copied().unwrap_or_default();
         terminal.note(&format!(
             "   {t} threads: reads {read:.1} GB/s, dot-product peak {peak:.0} GMAC/s"
         ));
     }
+    let _watch = signals::watch();
     terminal.note(
         "2. tuning the demo model's shapes: every kernel is compared with the oracle, then timed",
     );
     let setup = Setup {
         threads: Some(threads),
+        features: Some(host.features),
         ..Setup::default()
     };
     let model = setup.open_model()?;
@@ -105,25 +108,17 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     let mut tuned = tuned_setup.ready(model)?;
     let ids = tokenizer.encode_prompt(&options.prompt)?;
     let mut sampler = Sampler::new(SamplerParams::greedy(), tuned.engine.n_vocab())?;
-    let stream = !terminal.is_json();
-    if stream {
-        terminal.write(&format!("\n{}", options.prompt))?;
-    }
+    terminal.say(&format!("\n{}", options.prompt))?;
     let generated = Session::new(&mut tuned.engine, &tokenizer).generate(
         &ids,
         &GenerateParams::new(160),
         &mut sampler,
         &STOP,
-        &mut |piece| {
-            if stream {
-                terminal.write(piece)
-            } else {
-                Ok(())
-            }
-        },
+        &mut |piece| terminal.stream(piece),
     )?;
-    if stream {
-        terminal.write("\n\n")?;
+    terminal.say("\n\n")?;
+    if signals::asked() {
+        bail!("stopped; the profile is written: {}", path.display());
     }
     terminal.note("4. comparing");
     let rows = compare(&host, &measured, &setup, tuned, threads)?;
@@ -166,7 +161,7 @@ fn tune(
         Vec::new(),
         &mut progress,
     );
-    if STOP.load(Ordering::Relaxed) || made.entries.is_empty() {
+    if signals::asked() || made.entries.is_empty() {
         bail!("stopped while tuning; nothing was written");
     }
     if let Err(e) = profile::save(&made, &path) {

@@ -1,8 +1,9 @@
 //! `bitnet-tune host`: what this machine is and what it was measured to do.
 
-use super::thread_counts;
+use super::{MEASURING, thread_counts};
 use crate::host::{Host, Measured};
 use anyhow::Result;
+use bitnet_cli::cpu::features;
 use bitnet_cli::terminal::Terminal;
 use serde::Serialize;
 
@@ -23,9 +24,9 @@ struct Report<'a> {
 /// # Errors
 /// When the probing loops cannot be emitted or the output cannot be written.
 pub fn run(terminal: &Terminal, threads: Option<usize>) -> Result<()> {
-    let host = Host::probe();
+    let host = Host::probe(features(terminal));
     terminal.note(&format!("measuring {} (about {} s)", host.cpu, 4));
-    let measured = host.measure(&thread_counts(&host, threads))?;
+    let measured = host.measure(&thread_counts(&host, threads), MEASURING)?;
     let report = Report {
         cpu: &host.cpu,
         features: host.features.iter().map(|f| f.name()).collect(),

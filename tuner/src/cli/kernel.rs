@@ -1,6 +1,6 @@
 //! `bitnet-tune kernel`: one kernel, verified, then timed.
 
-use super::{STOP, Shape};
+use super::{MEASURING, Shape};
 use crate::bound;
 use crate::host::Host;
 use crate::measure::{KernelBench, Setting};
@@ -8,8 +8,10 @@ use crate::sampler::Samples;
 use crate::search::{Bench, Effort, search};
 use crate::tuning;
 use anyhow::{Context as _, Result, bail};
+use bitnet_cli::args::{kernel_spec, thread_count};
+use bitnet_cli::cpu::features;
+use bitnet_cli::signals::{self, STOP};
 use bitnet_cli::terminal::Terminal;
-use bitnet_cli::{kernel_spec, thread_count};
 use bitnet_codegen::{Isa, KernelSpec};
 use bitnet_runtime::pool::Pool;
 use clap::Args;
@@ -73,9 +75,9 @@ pub struct Report {
 /// When the kernel does not exist here or differs from the oracle.
 pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     let problem = options.shape.problem()?;
-    let host = Host::probe();
+    let host = Host::probe(features(terminal));
     let threads = options.threads.unwrap_or(host.threads);
-    let measured = host.measure(&[threads])?;
+    let measured = host.measure(&[threads], MEASURING)?;
     let peaks = measured
         .peaks(threads)
         .context("the peaks were just measured")?;
@@ -87,26 +89,36 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
         features: host.features,
         peaks: Some(peaks),
     };
+    let _watch = signals::watch();
     let mut bench = KernelBench::new(setting, &pool, &STOP);
     let spec = match &options.spec {
         Some(spec) => spec.clone(),
         None => {
             let filter = options.filter.as_deref().unwrap_or_default();
-            let mut candidates = tuning::candidates(problem, host.features);
-            candidates.retain(|c| c.to_string().contains(filter));
-            candidates.retain(|c| options.isa.is_empty() || options.isa.contains(&c.isa));
+            let candidates = tuning::candidates(problem, host.features, |c| {
+                c.to_string().contains(filter)
+                    && (options.isa.is_empty() || options.isa.contains(&c.isa))
+            });
             let effort = Effort {
                 budget: Duration::from_secs(options.budget),
                 ..Effort::default()
             };
-            let found = search(&mut bench, &candidates, effort);
+            let found = search(&mut bench, candidates, effort);
             let Some(winner) = found.winner() else {
+                if signals::asked() {
+                    bail!("stopped before a kernel was timed");
+                }
+                let named = match filter {
+                    "" => String::new(),
+                    f => format!(" with {f:?} in its name"),
+                };
+                let isas: Vec<&str> = options.isa.iter().map(|isa| isa.name()).collect();
+                let of = match isas.is_empty() {
+                    true => String::new(),
+                    false => format!(" for {}", isas.join(", ")),
+                };
                 bail!(
-                    "no kernel for {problem} (M x N x K) runs here{}",
-                    match filter {
-                        "" => String::new(),
-                        f => format!(" with {f:?} in its name; `bitnet-tune list` prints them all"),
-                    }
+                    "no kernel for {problem} (M x N x K){of} runs here{named}; `bitnet-tune list` prints them all"
                 );
             };
             winner.candidate.clone()
@@ -116,7 +128,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     let mut samples = Samples::default();
     for _ in 0..options.samples {
         samples.push(bench.time(&spec));
-        if bench.stopped() && samples.len() >= 3 {
+        if samples.len() >= 3 && signals::asked() {
             break;
         }
     }

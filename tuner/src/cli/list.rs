@@ -2,6 +2,7 @@
 
 use super::Shape;
 use anyhow::Result;
+use bitnet_cli::cpu::features;
 use bitnet_cli::terminal::Terminal;
 use bitnet_codegen::backend;
 use bitnet_codegen::program::Checked;
@@ -61,11 +62,11 @@ fn refusal(spec: &KernelSpec, k: usize, cpu: Features) -> Option<String> {
     }
     let plan = match variant::plan(spec, k) {
         Ok(plan) => plan,
-        Err(e) => return Some(e.why.to_string()),
+        Err(e) => return Some(e.why),
     };
     let backend = match backend::for_isa(spec.isa) {
         Ok(backend) => backend,
-        Err(e) => return Some(e.to_string()),
+        Err(e) => return Some(e.why),
     };
     for program in plan
         .unpack
@@ -73,9 +74,7 @@ fn refusal(spec: &KernelSpec, k: usize, cpu: Features) -> Option<String> {
         .chain(plan.main.into_iter().map(|(_, p)| p))
     {
         let emitted = match Checked::new(program) {
-            Ok(checked) => backend
-                .emit(&checked, spec.isa, cpu)
-                .map_err(|e| e.why.to_string()),
+            Ok(checked) => backend.emit(&checked, spec.isa, cpu).map_err(|e| e.why),
             Err(e) => Err(e.to_string()),
         };
         if let Err(why) = emitted {
@@ -91,7 +90,7 @@ fn refusal(spec: &KernelSpec, k: usize, cpu: Features) -> Option<String> {
 /// When the output cannot be written.
 pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     let problem = options.shape.problem()?;
-    let cpu = Features::detect();
+    let cpu = features(terminal);
     let wanted = |isa: Isa| options.all || isa.runs_on(cpu);
     let mut kernels = Vec::new();
     let mut absent: Vec<String> = Vec::new();

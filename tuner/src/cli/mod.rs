@@ -10,16 +10,14 @@ mod tune;
 
 use crate::host::Host;
 use anyhow::{Result, bail};
-use bitnet_cli::terminal::{Terminal, exit_code, on_ctrl_c};
-use bitnet_cli::thread_count;
+use bitnet_cli::args::thread_count;
+use bitnet_cli::signals;
+use bitnet_cli::terminal::{Terminal, exit_code};
 use bitnet_codegen::Problem;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
-
-/// Set by Ctrl-C; the search looks at it between timings.
-pub static STOP: AtomicBool = AtomicBool::new(false);
+use std::time::Duration;
 
 #[derive(Parser)]
 #[command(
@@ -122,6 +120,9 @@ fn dimension(text: &str) -> Result<usize, String> {
     }
 }
 
+/// How long the machine's peaks may be measured where nobody sets a budget; they are known sooner on most.
+const MEASURING: Duration = Duration::from_secs(15);
+
 /// One thread and all threads, or the one count that was asked for.
 fn thread_counts(host: &Host, asked: Option<usize>) -> Vec<usize> {
     match asked {
@@ -135,7 +136,7 @@ fn thread_counts(host: &Host, asked: Option<usize>) -> Vec<usize> {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let terminal = Terminal::new(cli.json);
-    on_ctrl_c(&STOP);
+    signals::install();
     let result = match cli.command {
         Command::Demo(options) => demo::run(&terminal, &options),
         Command::Host { threads } => host::run(&terminal, threads),

@@ -1,13 +1,15 @@
 //! `bitnet-tune tune`: search the kernels for a model's shapes, write a profile.
 
-use super::STOP;
+use super::MEASURING;
 use crate::host::Host;
 use crate::search::Outcome;
 use crate::shapes::Shapes;
 use crate::tuning::{self, Task};
 use anyhow::{Context as _, Result, bail};
+use bitnet_cli::args::thread_count;
+use bitnet_cli::cpu::features;
+use bitnet_cli::signals::{self, STOP};
 use bitnet_cli::terminal::Terminal;
-use bitnet_cli::thread_count;
 use bitnet_codegen::{KernelSpec, Problem};
 use bitnet_runtime::new_file::NewFile;
 use bitnet_runtime::pool::Pool;
@@ -17,7 +19,7 @@ use bitnet_runtime::synth::{SHAPES, Shape};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What to tune, and for how long.
 #[derive(Args)]
@@ -31,7 +33,7 @@ pub struct Options {
     /// The profile to write (the user's own, unless given).
     #[arg(short, long)]
     out: Option<PathBuf>,
-    /// Seconds for all searches together.
+    /// Seconds for everything: measuring the machine, planning, verifying and timing.
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     budget: u64,
     /// Threads (all, unless given).
@@ -53,14 +55,22 @@ struct Report {
     complete: bool,
 }
 
-/// Where the profile goes: as asked, else the user's own place.
+/// Where the profile goes: as asked, else the user's own place, whose folder is made.
 ///
 /// # Errors
-/// When the system names no place for it.
+/// When the system names no place for it, or its folder cannot be made.
 pub fn out_path(asked: Option<&PathBuf>) -> Result<PathBuf> {
-    asked.cloned().or_else(profile::user_path).context(
+    if let Some(path) = asked {
+        return Ok(path.clone());
+    }
+    let path = profile::user_path().context(
         "no place for a profile: neither XDG_CONFIG_HOME nor HOME is set; name a file with -o",
-    )
+    )?;
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot write profile {}", path.display()))?;
+    }
+    Ok(path)
 }
 
 /// Tunes.
@@ -68,6 +78,7 @@ pub fn out_path(asked: Option<&PathBuf>) -> Result<PathBuf> {
 /// # Errors
 /// When the model cannot be opened or the profile cannot be written.
 pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
+    let (began, budget) = (Instant::now(), Duration::from_secs(options.budget));
     let shapes = match &options.shapes {
         Some(name) => Shapes::of_shape(Shape::find(name)?),
         None => {
@@ -81,7 +92,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     let path = out_path(options.out.as_ref())?;
     // Better now than after minutes of measuring.
     check_writable(&path)?;
-    let host = Host::probe();
+    let host = Host::probe(features(terminal));
     let threads = options.threads.unwrap_or(host.threads);
     let mut buckets: Vec<usize> = options.m.iter().map(|&m| MBucket::of(m).index()).collect();
     if buckets.is_empty() {
@@ -99,25 +110,31 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     let mut counts = vec![1, threads, host.threads];
     counts.sort_unstable();
     counts.dedup();
-    let measured = host.measure(&counts)?;
+    let measured = host.measure(&counts, MEASURING.min(budget / 5))?;
     let task = Task {
         cold: shapes.weights / 4 > host.last_level_bytes() / 2,
         shapes: shapes.distinct,
         buckets,
         threads,
-        budget: Duration::from_secs(options.budget),
+        // Whatever was done so far, the budget has paid for it.
+        budget: budget.saturating_sub(began.elapsed()),
     };
     let pool = Pool::new(threads)?;
+    let _watch = signals::watch();
     let mut progress = |problem: Problem, outcome: &Outcome<KernelSpec>, left: usize| {
         terminal.note(&line(problem, outcome, left));
     };
     let made = tuning::tune(&host, &measured, &task, &pool, &STOP, done, &mut progress);
     let wanted = task.shapes.len() * task.buckets.len();
+    let complete = made.entries.len() >= wanted;
+    if !complete {
+        // Whatever stands in the way of the rest: if it is a signal, the exit status says so.
+        signals::asked();
+    }
     if made.entries.is_empty() {
         bail!("stopped before the first search ended; nothing was written");
     }
     profile::save(&made, &path)?;
-    let complete = made.entries.len() >= wanted;
     if !complete {
         terminal.note("stopped early: `bitnet-tune tune --resume` goes on from here");
     }
@@ -153,12 +170,8 @@ pub fn line(problem: Problem, outcome: &Outcome<KernelSpec>, left: usize) -> Str
 /// # Errors
 /// Why not.
 pub fn check_writable(path: &std::path::Path) -> Result<()> {
-    let folder = match path.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => std::path::Path::new("."),
-    };
-    std::fs::create_dir_all(folder)
-        .and_then(|()| NewFile::create(path).map(drop))
+    NewFile::create(path)
+        .map(drop)
         .with_context(|| format!("cannot write profile {}", path.display()))
 }
 
