@@ -1,8 +1,11 @@
 //! `bitnet-run chat`: a conversation, turn by turn, in the model's own template.
 
-use super::terminal::Terminal;
-use super::{ModelArgs, RunArgs, STOP, SampleArgs};
-use anyhow::Result;
+use crate::args::{ModelArgs, RunArgs, SampleArgs};
+use crate::lines::Lines;
+use crate::load::Loader;
+use crate::signals::{self, STOP};
+use crate::terminal::Terminal;
+use anyhow::{Context as _, Result};
 use bitnet_runtime::chat::{ChatTemplate, Conversation, Role};
 use bitnet_runtime::decoder::Decoder as _;
 use bitnet_runtime::generate::{Finish, GenerateError, GenerateParams, Generated, Session};
@@ -10,8 +13,7 @@ use bitnet_runtime::sample::Sampler;
 use bitnet_runtime::tokenizer::Tokenizer;
 use clap::Args;
 use serde::Serialize;
-use std::io::{self, BufRead, IsTerminal};
-use std::sync::atomic::Ordering;
+use std::io::{self, IsTerminal};
 
 /// How to talk.
 #[derive(Args)]
@@ -43,23 +45,14 @@ struct Turn {
 /// # Errors
 /// When the model cannot be loaded or the terminal fails.
 pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
-    let setup = options.model.setup_to_run(&options.run)?;
-    let model = setup.open_model()?;
-    let tokenizer = setup.tokenizer(&model)?;
+    let loader = Loader::new(terminal, &options.model, &options.run)?;
+    let model = loader.open()?;
+    let tokenizer = loader.tokenizer(&model)?;
     let template = ChatTemplate::of(&tokenizer)?;
-    for note in setup
-        .notes(&model)
-        .iter()
-        .map(String::as_str)
-        .chain(tokenizer.notes().iter().map(String::as_str))
-        .chain(template.note())
-    {
+    if let Some(note) = template.note() {
         terminal.note(&format!("note: {note}"));
     }
-    let mut ready = setup.ready(model)?;
-    if options.run.kernel.is_none() {
-        terminal.tell(&ready);
-    }
+    let mut ready = loader.ready(model)?;
     let n_vocab = ready.engine.n_vocab();
     let mut chat = Chat {
         terminal,
@@ -75,15 +68,15 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     if interactive {
         terminal.note("/reset starts anew, /quit ends, Ctrl-C stops an answer");
     }
-    let mut line = Vec::new();
+    let lines = Lines::of_stdin().context("standard input")?;
+    let _watch = signals::watch();
     loop {
         if interactive {
-            terminal.write("> ")?;
+            terminal.say("> ")?;
         }
-        line.clear();
-        if io::stdin().lock().read_until(b'\n', &mut line)? == 0 {
+        let Some(line) = lines.next().context("standard input")? else {
             break;
-        }
+        };
         let Ok(question) = std::str::from_utf8(&line) else {
             terminal.note("note: that line is not UTF-8, it was not read");
             continue;
@@ -121,7 +114,6 @@ impl Chat<'_> {
         session: &mut Session<'_, bitnet_runtime::engine::Engine>,
         question: &str,
     ) -> Result<()> {
-        STOP.store(false, Ordering::Relaxed);
         self.conversation.push(Role::User, question);
         let params = GenerateParams {
             stop_strings: self.template.stop_strings().to_vec(),
@@ -131,14 +123,11 @@ impl Chat<'_> {
             let ids = self
                 .template
                 .encode(self.tokenizer, self.conversation.messages())?;
-            let (terminal, stream) = (self.terminal, !self.terminal.is_json());
-            let answer = session.generate(&ids, &params, &mut self.sampler, &STOP, &mut |piece| {
-                if stream {
-                    terminal.write(piece)
-                } else {
-                    Ok(())
-                }
-            });
+            let terminal = self.terminal;
+            let mut out = |piece: &str| terminal.stream(piece);
+            let answer = session.generate(&ids, &params, &mut self.sampler, &STOP, &mut out);
+            // Ctrl-C stops an answer; what else asks to stop ends the conversation at its next line.
+            signals::was_only_ctrl_c();
             match answer {
                 Ok(answer) => return self.keep(question, answer),
                 // Make room by forgetting, as long as there is something to forget.
@@ -164,7 +153,7 @@ impl Chat<'_> {
             });
             return Ok(());
         }
-        self.terminal.write("\n")?;
+        self.terminal.say("\n")?;
         if !matches!(answer.finish, Finish::Stop | Finish::StopString) {
             self.terminal
                 .note(&format!("[{}]", answer.finish.describe()));

@@ -1,14 +1,21 @@
 //! `bitnet-run generate`: a prompt in, its continuation out, as it comes.
 
-use super::terminal::Terminal;
-use super::{ModelArgs, RunArgs, STOP, SampleArgs};
-use anyhow::{Result, bail};
-use bitnet_runtime::generate::{Finish, GenerateError, GenerateParams, Session};
+use crate::args::{ModelArgs, RunArgs, SampleArgs};
+use crate::load::Loader;
+use crate::signals::{self, STOP};
+use crate::terminal::Terminal;
+use anyhow::{Context as _, Result, bail};
+use bitnet_runtime::decoder::Decoder as _;
+use bitnet_runtime::engine::Engine;
+use bitnet_runtime::generate::{Finish, GenerateError, GenerateParams, Generated, Session};
+use bitnet_runtime::new_file::NewFile;
 use bitnet_runtime::sample::Sampler;
-use bitnet_runtime::tokenizer::{utf8_argument, utf8_file};
+use bitnet_runtime::sequence::{Sequence, SequenceOptions};
+use bitnet_runtime::tokenizer::{Specials, utf8_argument, utf8_file};
 use clap::Args;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::io::{self, IsTerminal as _, Read as _};
+use std::path::{Path, PathBuf};
 
 /// What to generate.
 #[derive(Args)]
@@ -19,7 +26,8 @@ pub struct Options {
     run: RunArgs,
     #[command(flatten)]
     sample: SampleArgs,
-    /// The text to continue (nothing but the model's begin-of-text token, unless given).
+    /// The text to continue; - reads it from standard input, as does a pipe where none is given. Without any, the
+    /// model begins by itself.
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<OsString>,
     /// A file with the text to continue.
@@ -28,6 +36,15 @@ pub struct Options {
     /// At most this many tokens.
     #[arg(short = 'n', long = "tokens", default_value_t = 128)]
     tokens: usize,
+    /// End when this text comes, without printing it; may be given several times.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    stop: Vec<String>,
+    /// Keep the conversation in this file when the text has ended.
+    #[arg(long, value_name = "FILE")]
+    save_session: Option<PathBuf>,
+    /// Go on with a conversation that was kept; the text to continue follows it.
+    #[arg(long, value_name = "FILE")]
+    load_session: Option<PathBuf>,
     /// Go on after the model ended its text.
     #[arg(long)]
     ignore_eos: bool,
@@ -41,59 +58,62 @@ pub struct Options {
 /// # Errors
 /// Whatever stands between the prompt and the text.
 pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
-    let given = match (&options.prompt, &options.file) {
-        (Some(text), _) => Some(utf8_argument("the prompt (-p)", text.clone())?),
-        (None, Some(path)) => Some(utf8_file(path)?),
-        (None, None) => None,
-    };
+    let given = prompt(options)?;
     // Somebody who gives a text and has none is told; who gives none gets what the model begins with.
     if given.as_deref() == Some("") {
         bail!(GenerateError::EmptyPrompt);
     }
+    if options.stop.iter().any(String::is_empty) {
+        bail!("--stop: an empty text would end every text before it begins");
+    }
     let prompt = given.unwrap_or_default();
-    let setup = options.model.setup_to_run(&options.run)?;
-    let model = setup.open_model()?;
-    let tokenizer = setup.tokenizer(&model)?;
-    for note in setup.notes(&model).iter().chain(tokenizer.notes()) {
-        terminal.note(&format!("note: {note}"));
+    let loader = Loader::new(terminal, &options.model, &options.run)?;
+    let model = loader.open()?;
+    let tokenizer = loader.tokenizer(&model)?;
+    if let Some(path) = &options.save_session {
+        // Better now than after the text.
+        NewFile::create(path).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let ids = tokenizer.encode_prompt(&prompt)?;
-    let mut ready = setup.ready(model)?;
-    if options.run.kernel.is_none() {
-        terminal.tell(&ready);
-    }
-    let mut sampler = Sampler::new(
-        options.sample.params(),
-        tokenizer
-            .n_vocab()
-            .max(bitnet_runtime::decoder::Decoder::n_vocab(&ready.engine)),
-    )?;
+    let mut ready = loader.ready(model)?;
+    let held = match &options.load_session {
+        Some(path) => load(path, &mut ready.engine)?,
+        None => Vec::new(),
+    };
+    let ids = if held.is_empty() {
+        tokenizer.encode_prompt(&prompt)?
+    } else {
+        [&held[..], &tokenizer.encode(&prompt, Specials::Parse)?].concat()
+    };
+    let n_vocab = tokenizer.n_vocab().max(ready.engine.n_vocab());
+    let mut sampler = Sampler::new(options.sample.params(), n_vocab)?;
     let params = GenerateParams {
         ignore_stops: options.ignore_eos,
+        stop_strings: options.stop.clone(),
         ..GenerateParams::new(options.tokens)
     };
-    let stream = !terminal.is_json();
-    let mut session = Session::new(&mut ready.engine, &tokenizer);
+    let mut session = Session::resume(&mut ready.engine, &tokenizer, held);
     session.check(&ids)?;
-    if stream && !options.no_echo {
-        terminal.write(&prompt)?;
+    let _watch = signals::watch();
+    if !options.no_echo {
+        terminal.say(&prompt)?;
     }
-    let result = session.generate(&ids, &params, &mut sampler, &STOP, &mut |piece| {
-        if stream {
-            terminal.write(piece)
-        } else {
-            Ok(())
-        }
-    })?;
-    if !stream {
+    let mut out = |piece: &str| terminal.stream(piece);
+    let result = session.generate(&ids, &params, &mut sampler, &STOP, &mut out)?;
+    if result.finish == Finish::Cancelled {
+        signals::asked();
+    }
+    if let Some(path) = &options.save_session {
+        save(path, &mut ready.engine, &ids, &result)?;
+    }
+    if terminal.is_json() {
         return terminal.print(&result, String::new);
     }
-    terminal.write("\n")?;
+    terminal.say("\n")?;
     if result.finish != Finish::Stop {
         terminal.note(&format!("[{}]", result.finish.describe()));
     }
-    if let (Some(prefill), Some(decode)) = (result.prefill_tokens_per_s, result.decode_tokens_per_s)
-    {
+    let speeds = (result.prefill_tokens_per_s, result.decode_tokens_per_s);
+    if let (Some(prefill), Some(decode)) = speeds {
         terminal.note(&format!(
             "[{} prompt tokens at {prefill:.1}/s, {} tokens at {decode:.1}/s, loaded in {:.2} s]",
             result.prompt_tokens,
@@ -102,4 +122,46 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Puts a conversation that was kept in place of the empty one; its tokens.
+fn load(path: &Path, engine: &mut Engine) -> Result<Vec<u32>> {
+    let options = SequenceOptions {
+        n_ctx: Some(engine.n_ctx()),
+    };
+    let sequence = Sequence::load(engine.network(), path, &options)?;
+    let tokens = sequence.tokens().to_vec();
+    engine.replace(sequence)?;
+    Ok(tokens)
+}
+
+/// Keeps the conversation: all that was said, where the context has room for the last token, too.
+fn save(path: &Path, engine: &mut Engine, prompt: &[u32], result: &Generated) -> Result<()> {
+    let said = [prompt, &result.ids].concat();
+    let missing = &said[engine.position().min(said.len())..];
+    let fits = missing.len() <= engine.n_ctx() - engine.position();
+    if result.finish != Finish::Cancelled && fits && !missing.is_empty() {
+        engine.prefill(missing).map_err(anyhow::Error::from_boxed)?;
+    }
+    Ok(engine.sequence().save(path)?)
+}
+
+/// The text to continue, if any was given: as an argument, in a file, or through standard input.
+fn prompt(options: &Options) -> Result<Option<String>> {
+    let piped = || -> Result<String> {
+        let mut text = String::new();
+        io::stdin()
+            .lock()
+            .read_to_string(&mut text)
+            .context("the prompt from standard input")?;
+        Ok(text)
+    };
+    Ok(match (&options.prompt, &options.file) {
+        (Some(text), _) if text == "-" => Some(piped()?),
+        (Some(text), _) => Some(utf8_argument("the prompt (-p)", text.clone())?),
+        (None, Some(path)) => Some(utf8_file(path)?),
+        // An empty pipe (a service's, a test's) is nobody's prompt.
+        (None, None) if !io::stdin().is_terminal() => Some(piped()?).filter(|t| !t.is_empty()),
+        (None, None) => None,
+    })
 }

@@ -1,13 +1,14 @@
 //! `bitnet-run perplexity`: how well a model predicts a text.
 
-use super::terminal::Terminal;
-use super::{ModelArgs, RunArgs, STOP};
+use crate::args::{ModelArgs, RunArgs};
+use crate::load::Loader;
+use crate::signals;
+use crate::terminal::Terminal;
 use anyhow::{Result, bail};
 use bitnet_runtime::perplexity::{PerplexityParams, perplexity};
 use bitnet_runtime::tokenizer::{Specials, utf8_file};
 use clap::Args;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 
 /// What to measure.
 #[derive(Args)]
@@ -24,39 +25,42 @@ pub struct Options {
     chunks: Option<usize>,
 }
 
+/// Half of a chunk is scored, and a score needs something before it.
+const MIN_CONTEXT: usize = 4;
+
 /// Measures.
 ///
 /// # Errors
 /// When the text is too short, or the model cannot be loaded.
 pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
-    let text = utf8_file(&options.file)?;
     let mut run = options.run.clone();
     let n_ctx = run.ctx.unwrap_or(512);
-    // Too few is for the measurement to refuse, with its own reason.
-    run.ctx = Some(n_ctx.max(4));
-    let setup = options.model.setup_to_run(&run)?;
-    let model = setup.open_model()?;
-    let tokenizer = setup.tokenizer(&model)?;
+    if n_ctx < MIN_CONTEXT {
+        bail!("--ctx {n_ctx}: a chunk to measure has at least {MIN_CONTEXT} tokens; 512 is usual");
+    }
+    run.ctx = Some(n_ctx);
+    let text = utf8_file(&options.file)?;
+    let loader = Loader::new(terminal, &options.model, &run)?;
+    let model = loader.open()?;
+    let tokenizer = loader.tokenizer(&model)?;
     let mut tokens = tokenizer.encode(&text, Specials::Parse)?;
     let bos = tokenizer.bos().filter(|_| tokenizer.add_bos());
     if bos.is_some() {
         tokenizer.put_bos_first(&mut tokens);
     }
-    let mut ready = setup.ready(model)?;
-    if run.kernel.is_none() {
-        terminal.tell(&ready);
-    }
+    let mut ready = loader.ready(model)?;
     let params = PerplexityParams {
         n_ctx,
         chunks: options.chunks,
         bos,
     };
+    let _watch = signals::watch();
     let result = perplexity(&mut ready.engine, &tokens, params, &mut |so_far, total| {
         terminal.note(&format!(
             "[{}/{total}] {:.4}",
             so_far.n_chunks, so_far.perplexity
         ));
-        !STOP.load(Ordering::Relaxed)
+        so_far.n_chunks == total || !signals::asked()
     })?;
     if result.n_chunks == 0 {
         bail!("stopped before the first chunk was measured");

@@ -1,0 +1,79 @@
+//! From the arguments to a model that runs, as every subcommand goes there: open the file, read its tokenizer, pack
+//! and emit, and say on the way what the readers and the profile have to say.
+
+use crate::args::{ModelArgs, RunArgs};
+use crate::cpu;
+use crate::terminal::Terminal;
+use anyhow::Result;
+use bitnet_runtime::format::Model;
+use bitnet_runtime::setup::{Ready, Setup};
+use bitnet_runtime::tokenizer::Tokenizer;
+
+/// What to load, and where to say what is to be said of it.
+pub struct Loader<'a> {
+    terminal: &'a Terminal,
+    /// The whole of what was asked for; a subcommand may ask for more.
+    pub setup: Setup,
+}
+
+impl<'a> Loader<'a> {
+    /// For a subcommand that runs the model.
+    ///
+    /// # Errors
+    /// When a file that the arguments name cannot be read.
+    pub fn new(terminal: &'a Terminal, model: &ModelArgs, run: &RunArgs) -> Result<Self> {
+        let setup = Setup {
+            features: Some(cpu::features(terminal)),
+            ..model.setup_to_run(run)?
+        };
+        Ok(Self { terminal, setup })
+    }
+
+    /// For a subcommand that only reads the model.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn to_read(terminal: &'a Terminal, model: &ModelArgs) -> Result<Self> {
+        let setup = model.setup()?;
+        Ok(Self { terminal, setup })
+    }
+
+    /// Opens the model and says what its reader assumed.
+    ///
+    /// # Errors
+    /// When it is no model.
+    pub fn open(&self) -> Result<Model> {
+        let model = self.setup.open_model()?;
+        self.say(self.setup.notes(&model));
+        Ok(model)
+    }
+
+    /// Reads the tokenizer of `model` and says what was assumed of it.
+    ///
+    /// # Errors
+    /// When there is none, or none that this runtime knows.
+    pub fn tokenizer(&self, model: &Model) -> Result<Tokenizer> {
+        let tokenizer = self.setup.tokenizer(model)?;
+        self.say(tokenizer.notes());
+        Ok(tokenizer)
+    }
+
+    /// Packs `model` and emits its kernels; says which profile they are of, where that is worth a word.
+    ///
+    /// # Errors
+    /// When memory, threads or the context do not suffice.
+    pub fn ready(&self, model: Model) -> Result<Ready> {
+        let ready = self.setup.ready(model)?;
+        // Who names the kernel does not ask a profile.
+        if self.setup.kernel.is_none() {
+            self.terminal.tell(&ready.found);
+        }
+        Ok(ready)
+    }
+
+    fn say(&self, notes: &[String]) {
+        for note in notes {
+            self.terminal.note(&format!("note: {note}"));
+        }
+    }
+}
