@@ -3,6 +3,8 @@
 
 pub mod dialects;
 pub mod fuzz;
+pub mod packages;
+pub mod source;
 
 use std::fs;
 use std::path::{Path, PathBuf};

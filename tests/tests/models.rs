@@ -6,19 +6,16 @@ use serde_json::Value;
 use std::fs;
 use std::path::Path;
 
-fn free_bytes(path: &Path) -> u64 {
+/// What a file system has left; nothing where the system does not tell.
+fn free_bytes(path: &Path) -> Option<u64> {
     let out = std::process::Command::new("df")
         .args(["-Pk"])
         .arg(path)
         .output()
-        .expect("df runs");
-    let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    let kib = text
-        .lines()
-        .nth(1)
-        .and_then(|l| l.split_whitespace().nth(3))
-        .and_then(|v| v.parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
+        .ok()?;
+    let text = String::from_utf8(out.stdout).ok()?;
+    let kib = text.lines().nth(1)?.split_whitespace().nth(3)?;
+    Some(kib.parse::<u64>().ok()? * 1024)
 }
 
 fn text(path: &Path) -> &str {
@@ -30,13 +27,16 @@ fn text(path: &Path) -> &str {
 fn every_shape_is_written_and_loads() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("m.gguf");
+    let mut written = 0;
     for shape in SHAPES {
         let tables = if shape.config.tied { 1 } else { 2 };
         let need = (shape.config.vocab * shape.config.hidden * 2 * tables) as u64 + (1 << 30);
-        if free_bytes(dir.path()) < need {
+        // Where nobody tells how much there is, writing tells.
+        if free_bytes(dir.path()).is_some_and(|free| free < need) {
             println!("SKIPPED {}: needs {need} bytes of disk", shape.name);
             continue;
         }
+        written += 1;
         stdout(&run(
             "bitnet-run",
             &[
@@ -85,6 +85,8 @@ fn every_shape_is_written_and_loads() {
         assert_eq!(said["tokens"].as_u64(), Some(3), "{}: {said}", shape.name);
         fs::remove_file(&path).expect("removed");
     }
+    // The small ones fit wherever this workspace was built.
+    assert!(written >= 3, "{written} of {} shapes", SHAPES.len());
 }
 
 /// `logits` of a model, as the bytes of the file.

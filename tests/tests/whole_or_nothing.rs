@@ -4,10 +4,12 @@
 use bitnet_tests::{assert_fails, binary, command, data, run, stdout};
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn tiny() -> String {
     data().join("tiny/tiny_b158.gguf").display().to_string()
@@ -61,12 +63,8 @@ fn paths_that_cannot_be_written_are_named() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("file");
     fs::write(&file, "not a folder").expect("written");
-    // A missing folder is made for a profile, as the user's own may be the first file in it; for no other file.
-    let missing = dir.path().join("missing/x");
-    for (binary, args) in &writers(text(&missing))[..3] {
-        assert_fails(&run_owned(binary, args), 1, &[text(&missing)]);
-    }
     let mut paths = vec![
+        text(&dir.path().join("missing/x")).to_owned(),
         text(&file.join("x")).to_owned(),
         text(dir.path()).to_owned(),
         "/".to_owned(),
@@ -76,7 +74,11 @@ fn paths_that_cannot_be_written_are_named() {
     }
     for path in &paths {
         for (binary, args) in writers(path) {
-            assert_fails(&run_owned(binary, &args), 1, &[path]);
+            let output = run_owned(binary, &args);
+            assert_fails(&output, 1, &[path]);
+            // The name that was given, not the hidden one beside it.
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(!told.contains(".part"), "{told}");
             assert_eq!(names(dir.path()), ["file"], "{args:?}");
         }
     }
@@ -201,8 +203,31 @@ fn a_closed_pipe_ends_quietly() {
     }
 }
 
+/// A command that hears every signal, whatever these tests were told to ignore (as what a shell starts in the
+/// background is).
+fn listening(binary: &str) -> Command {
+    let mut command = command(binary);
+    let default = || {
+        for signal in 1..32 {
+            // The answer is an error for the two that nothing can be done about.
+            #[expect(unsafe_code, reason = "the standard library sets no signals")]
+            // SAFETY: a plain system call, which may be made between fork and exec.
+            unsafe {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+        }
+        Ok(())
+    };
+    #[expect(unsafe_code, reason = "what happens between fork and exec is unsafe")]
+    // SAFETY: the closure makes system calls alone.
+    unsafe {
+        command.pre_exec(default);
+    }
+    command
+}
+
 fn start(binary: &str, args: &[&str]) -> Child {
-    command(binary)
+    listening(binary)
         .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -211,15 +236,26 @@ fn start(binary: &str, args: &[&str]) -> Child {
         .expect("starts")
 }
 
-fn press_ctrl_c(child: &Child) {
+fn send(child: &Child, signal: i32) {
     #[expect(
         unsafe_code,
-        reason = "there is no safe way to send SIGINT from the standard library"
+        reason = "there is no safe way to send a signal from the standard library"
     )]
     // SAFETY: a plain system call on a child that is still ours to wait for.
-    let sent = unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    let sent = unsafe { libc::kill(child.id() as i32, signal) };
     assert_eq!(sent, 0);
 }
+
+fn press_ctrl_c(child: &Child) {
+    send(child, libc::SIGINT);
+}
+
+/// What asks a program to stop, with the exit code that tells of it.
+const ASKING: [(i32, i32); 3] = [
+    (libc::SIGINT, 130),
+    (libc::SIGTERM, 143),
+    (libc::SIGHUP, 129),
+];
 
 /// The rest of what a child prints, and how it ends.
 fn rest(mut child: Child) -> (String, String, ExitStatus) {
@@ -251,46 +287,122 @@ fn slow_kernel() -> String {
 }
 
 #[test]
-fn ctrl_c_ends_a_text_between_two_tokens() {
+fn a_signal_ends_a_text_between_two_tokens() {
     let kernel = slow_kernel();
     let prompt = "Once upon a time";
-    let mut child = start(
-        "bitnet-run",
-        &[
-            "generate",
-            "-p",
-            prompt,
-            "-n",
-            "1000000",
-            "--temp",
-            "0",
-            "--ignore-eos",
-            "--kernel",
-            &kernel,
-        ],
-    );
-    // The prompt is repeated first; one byte more and the text has begun.
-    let mut begun = vec![0u8; prompt.len() + 1];
-    let mut pipe = child.stdout.take().expect("piped");
-    pipe.read_exact(&mut begun).expect("a text");
+    let args = ["generate", "-p", prompt, "-n", "1000000", "--temp", "0"];
+    let args = [&args[..], &["--ignore-eos", "--kernel", &kernel]].concat();
+    for (signal, code) in ASKING {
+        let mut child = start("bitnet-run", &args);
+        // The prompt is repeated first; one byte more and the text has begun.
+        let mut begun = vec![0u8; prompt.len() + 1];
+        let mut pipe = child.stdout.take().expect("piped");
+        pipe.read_exact(&mut begun).expect("a text");
+        send(&child, signal);
+        let mut more = String::new();
+        pipe.read_to_string(&mut more).expect("UTF-8");
+        let (_, err, status) = rest(child);
+        assert_eq!(status.code(), Some(code), "{err}");
+        assert!(err.contains("[cancelled]"), "{err}");
+        assert!(more.ends_with('\n'), "the line is ended: {more:?}");
+    }
+}
+
+/// What a pipe holds on Linux where nobody asks for more.
+const PIPE_BYTES: usize = 65_536;
+
+/// Where nothing looks for a signal, because a read, an opening or a write waits for somebody else, the first one ends
+/// the program all the same.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_ends_a_program_that_waits() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let fifo = dir.path().join("fifo");
+    let made = Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.expect("mkfifo starts").success());
+    let fifo = text(&fifo);
+    // Each waits in the end: for a line, for a writer, for a reader, for a reader that reads.
+    let waits: [&[&str]; 5] = [
+        &["chat"],
+        &["generate", "-f", fifo],
+        &["logits", "--tokens", "1", "-o", fifo],
+        &["synth", "--shape", "tiny", "-o", fifo],
+        &["generate", "-p", "Once upon a time"],
+    ];
+    let waiting = |args: &[&str]| {
+        let mut command = listening("bitnet-run");
+        command.args(args).stderr(Stdio::null());
+        command.stdin(if args[0] == "chat" {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        });
+        // The last one's output is a pipe that is full and that nobody reads.
+        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        writer
+            .write_all(&[b'x'; PIPE_BYTES])
+            .expect("as much as fits");
+        let child = command.stdout(writer).spawn().expect("starts");
+        (child, reader)
+    };
+    for args in waits {
+        for (signal, code) in ASKING {
+            let (mut child, _reader) = waiting(args);
+            std::thread::sleep(Duration::from_millis(400));
+            send(&child, signal);
+            let started = Instant::now();
+            let status = loop {
+                if let Some(status) = child.try_wait().expect("a child") {
+                    break status;
+                }
+                assert!(
+                    started.elapsed() < Duration::from_secs(20),
+                    "{args:?} goes on after signal {signal}"
+                );
+                std::thread::sleep(Duration::from_millis(5));
+            };
+            assert_eq!(status.code(), Some(code), "{args:?}");
+        }
+    }
+}
+
+/// In a conversation Ctrl-C stops an answer and no more; another signal ends it.
+#[test]
+fn a_conversation_outlives_ctrl_c_and_ends_with_sigterm() {
+    let kernel = slow_kernel();
+    let args = ["chat", "--temp", "0", "--json", "--kernel", &kernel];
+    let mut child = listening("bitnet-run")
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut input = child.stdin.take().expect("piped");
+    writeln!(input, "Tell me a story.").expect("a question");
+    std::thread::sleep(Duration::from_millis(700));
     press_ctrl_c(&child);
-    let mut more = String::new();
-    pipe.read_to_string(&mut more).expect("UTF-8");
-    let (_, err, status) = rest(child);
-    assert_eq!(status.code(), Some(0), "{err}");
-    assert!(err.contains("[cancelled]"), "{err}");
-    assert!(more.ends_with('\n'), "the line is ended: {more:?}");
+    // The next one is only read when the answer before it is over.
+    writeln!(input, "/reset").expect("still there");
+    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let reset = |l: std::io::Result<String>| l.expect("UTF-8").contains("a new conversation");
+    assert!(lines.any(reset), "it ended");
+    send(&child, libc::SIGTERM);
+    let (out, _, status) = rest(child);
+    assert_eq!(status.code(), Some(143));
+    let turns: Value = serde_json::from_str(&out).expect("the turns that there were");
+    assert_eq!(turns[0]["finish"], "cancelled", "{turns}");
 }
 
 #[test]
-fn ctrl_c_ends_tuning_with_what_is_known() {
+fn a_signal_ends_tuning_with_what_is_known() {
     let dir = tempfile::tempdir().expect("a folder");
     let profile = dir.path().join("p.toml");
     let args = ["tune", "-o", text(&profile), "--budget", "600"];
     // Before the first search has ended there is nothing to keep, after it there is.
-    for (sign, code, said) in [
-        ("measuring", 1, "nothing was written"),
-        ("searches left", 0, "stopped early"),
+    for (sign, (signal, code), kept) in [
+        ("measuring", ASKING[0], false),
+        ("searches left", ASKING[1], true),
     ] {
         let mut child = start("bitnet-tune", &args);
         let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
@@ -299,12 +411,13 @@ fn ctrl_c_ends_tuning_with_what_is_known() {
             line.contains(sign)
         };
         while !sees(lines.next()) {}
-        press_ctrl_c(&child);
+        send(&child, signal);
         let err: Vec<String> = lines.map(|l| l.expect("UTF-8")).collect();
         let (_, _, status) = rest(child);
         assert_eq!(status.code(), Some(code), "{sign}: {err:?}");
-        assert!(err.iter().any(|l| l.contains(said)), "{sign}: {err:?}");
-        if code == 1 {
+        let said = err.iter().any(|l| l.contains("stopped early"));
+        assert_eq!(said, kept, "{sign}: {err:?}");
+        if !kept {
             assert!(names(dir.path()).is_empty());
         }
     }
@@ -325,9 +438,9 @@ fn start_writing(args: &[&str], dir: &Path) -> Child {
     child
 }
 
-/// Once stops after the tensor at hand, twice at once; neither leaves a part of a file.
+/// A program that writes a model, and how each signal that ends it is to be told from its exit.
 #[test]
-fn ctrl_c_leaves_no_part_of_a_model() {
+fn no_signal_leaves_a_part_of_a_model() {
     let dir = tempfile::tempdir().expect("a folder");
     let source = dir.path().join("source.gguf");
     let synth = ["synth", "--shape", "large", "--layers", "2", "-o"];
@@ -335,29 +448,33 @@ fn ctrl_c_leaves_no_part_of_a_model() {
     let out = tempfile::tempdir().expect("a folder");
     let target = out.path().join("m.gguf");
     let target = text(&target);
+    let asking = ASKING.map(|(signal, code)| (signal, Some(code), None));
+    let ending = [
+        libc::SIGQUIT,
+        libc::SIGXFSZ,
+        libc::SIGXCPU,
+        libc::SIGALRM,
+        libc::SIGUSR1,
+        libc::SIGABRT,
+    ]
+    .map(|signal| (signal, None, Some(signal)));
     for args in [
         &[&synth[..], &[target]].concat()[..],
         &["convert", text(&source), "-o", target],
     ] {
-        for presses in [1, 2] {
-            // A machine may be so busy that the model is complete before the key is pressed: then again.
+        for &(signal, code, by) in asking.iter().chain(&ending) {
+            // A machine may be so busy that the model is complete before the signal comes: then again.
             let interrupted = (0..10).any(|_| {
                 let child = start_writing(args, out.path());
-                for _ in 0..presses {
-                    press_ctrl_c(&child);
-                    std::thread::sleep(Duration::from_millis(5));
-                }
+                send(&child, signal);
                 let (_, err, status) = rest(child);
                 if status.success() {
                     fs::remove_file(target).expect("the whole model");
                     return false;
                 }
                 let left = names(out.path());
-                assert!(left.is_empty(), "{args:?}, {presses} presses: {left:?}");
-                match status.code() {
-                    Some(1) => assert!(err.contains("nothing was written"), "{err}"),
-                    code => assert_eq!((code, presses), (Some(130), 2), "{err}"),
-                }
+                assert!(left.is_empty(), "{args:?}, signal {signal}: {left:?}");
+                assert_eq!((status.code(), status.signal()), (code, by), "{err}");
                 true
             });
             assert!(interrupted, "{args:?} was never interrupted");
@@ -365,9 +482,9 @@ fn ctrl_c_leaves_no_part_of_a_model() {
     }
 }
 
-/// Nothing can tidy up after a kill: the hidden file stays, the name is not taken, the next run is not disturbed.
+/// Nothing can tidy up after a kill: the hidden file stays until the next run, which is not disturbed by it.
 #[test]
-fn a_killed_writer_is_no_obstacle_to_the_next() {
+fn what_a_killed_writer_left_is_swept_by_the_next() {
     let dir = tempfile::tempdir().expect("a folder");
     let target = dir.path().join("m.gguf");
     let args = [
@@ -383,13 +500,43 @@ fn a_killed_writer_is_no_obstacle_to_the_next() {
     child.kill().expect("killed");
     child.wait().expect("ended");
     assert!(!target.exists(), "a name is only given to a whole file");
-    let left = names(dir.path());
+    assert_eq!(names(dir.path()).len(), 1, "the hidden file");
     for _ in 0..2 {
         stdout(&run(
             "bitnet-run",
             &["convert", &tiny(), "-o", text(&target)],
         ));
         stdout(&run("bitnet-run", &["inspect", "-m", text(&target)]));
+        assert_eq!(names(dir.path()), ["m.gguf"]);
     }
-    assert_eq!(names(dir.path()).len(), left.len() + 1);
+}
+
+/// What can be written over is; what its owner made read-only is not; and a link stays one.
+#[test]
+fn a_file_that_is_replaced_keeps_what_it_was() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let target = dir.path().join("target");
+    let mode = |mode| fs::set_permissions(&target, fs::Permissions::from_mode(mode));
+    for (name, args) in writers(text(&target)) {
+        fs::write(&target, "before").expect("written");
+        mode(0o600).expect("set");
+        let done = run_owned(name, &args);
+        stdout(&done);
+        let kept = fs::metadata(&target).expect("there").permissions().mode();
+        assert_eq!(kept & 0o777, 0o600, "{args:?}");
+        fs::write(&target, "before").expect("written");
+        mode(0o444).expect("set");
+        assert_fails(&run_owned(name, &args), 1, &[text(&target)]);
+        assert_eq!(fs::read(&target).expect("still there"), b"before");
+        mode(0o644).expect("set");
+        fs::remove_file(&target).expect("removed");
+    }
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink("target", &link).expect("linked");
+    for (name, args) in writers(text(&link)) {
+        stdout(&run_owned(name, &args));
+        let kind = fs::symlink_metadata(&link).expect("there").file_type();
+        assert!(kind.is_symlink() && target.exists(), "{args:?}");
+        fs::remove_file(&target).expect("removed");
+    }
 }

@@ -3,7 +3,7 @@
 
 use crate::isa::{Feature, Features, Isa};
 use crate::program::{Op, Width};
-use crate::spec::{Reason, Unsupported};
+use crate::variant::Unsupported;
 use iced_x86::{Code, Register};
 
 /// What the emitter may use.
@@ -256,9 +256,7 @@ pub(super) fn shape(op: &Op, t: Target) -> Result<Shape, Unsupported> {
             let (code, bcast) = t.dot.ok_or_else(|| {
                 Unsupported::new(
                     t.isa,
-                    Reason::Instructions(
-                        "it has no dot product; the family's MaddU8I8 form fits it".into(),
-                    ),
+                    "it has no dot product; the family's MaddU8I8 form fits it",
                 )
             })?;
             Shape::Dot { code, bcast }
@@ -266,7 +264,7 @@ pub(super) fn shape(op: &Op, t: Target) -> Result<Shape, Unsupported> {
         Op::Lut64 { .. } | Op::Lut128 { .. } if !t.isa.has_wide_lut() => {
             return Err(Unsupported::new(
                 t.isa,
-                Reason::Instructions("it has no byte look-up across 64 bytes".into()),
+                "it has no byte look-up across 64 bytes",
             ));
         }
         Op::Lut64 { .. } => Shape::Two {
@@ -323,7 +321,7 @@ fn shift(op: &Op, t: Target) -> Result<Shape, Unsupported> {
     if by >= bits {
         return Err(Unsupported::new(
             t.isa,
-            Reason::Instructions(format!("a shift by {by} of {bits}-bit elements")),
+            format!("a shift by {by} of {bits}-bit elements"),
         ));
     }
     Ok(Shape::Shift {

@@ -7,7 +7,6 @@
 
 use super::abs::{Abs, I16, I32, Kind, Linear, Range};
 use super::bytes::{Arena, HashMap};
-use super::fault::{Fault, FaultKind};
 use super::structure::IndexFacts;
 use crate::program::{Addr, Carried, Counter, Loop, Op, Program, Promise, Stmt, Value};
 
@@ -40,6 +39,19 @@ enum Turn {
     Becomes(Abs),
 }
 
+/// Names the step in an error, once.
+pub(super) fn at_stmt(stmt: &Stmt, why: String) -> String {
+    match stmt {
+        Stmt::Loop(l) if why.starts_with("at ") => {
+            format!("in loop c{} of {}, {why}", l.counter.0, l.trip)
+        }
+        _ if why.starts_with("in loop ") || why.starts_with("at ") => why,
+        Stmt::Loop(l) => format!("in loop c{} of {}: {why}", l.counter.0, l.trip),
+        Stmt::Let(v, op) => format!("at v{} = {op:?}: {why}", v.0),
+        other => format!("at {other:?}: {why}"),
+    }
+}
+
 impl<'p> Flow<'p> {
     pub(super) fn new(program: &'p Program, indices: &'p [IndexFacts]) -> Self {
         Self {
@@ -70,7 +82,7 @@ impl<'p> Flow<'p> {
     }
 
     /// Proves the whole program.
-    pub(super) fn check(&mut self) -> Result<(), Fault> {
+    pub(super) fn check(&mut self) -> Result<(), String> {
         self.body(&self.program.body)
     }
 
@@ -90,14 +102,14 @@ impl<'p> Flow<'p> {
         })
     }
 
-    fn body(&mut self, body: &'p [Stmt]) -> Result<(), Fault> {
+    fn body(&mut self, body: &'p [Stmt]) -> Result<(), String> {
         for stmt in body {
-            self.stmt(stmt).map_err(|fault| fault.at(stmt))?;
+            self.stmt(stmt).map_err(|why| at_stmt(stmt, why))?;
         }
         Ok(())
     }
 
-    fn stmt(&mut self, stmt: &'p Stmt) -> Result<(), Fault> {
+    fn stmt(&mut self, stmt: &'p Stmt) -> Result<(), String> {
         match stmt {
             Stmt::Let(v, op) => {
                 self.ops[v.0 as usize] = Some(op);
@@ -112,7 +124,7 @@ impl<'p> Flow<'p> {
     }
 
     /// The stored value keeps the operand's promise.
-    fn store(&mut self, addr: &Addr, v: Value) -> Result<(), Fault> {
+    fn store(&mut self, addr: &Addr, v: Value) -> Result<(), String> {
         let Some(extent) = self.program.extent(addr.operand) else {
             return Ok(());
         };
@@ -151,25 +163,19 @@ impl<'p> Flow<'p> {
                 abs.w32,
             ),
             Promise::I16Planes(..) => {
-                return Err(Fault::new(
-                    FaultKind::Promise,
-                    format!("{:?} is promised as planes", addr.operand),
-                ));
+                return Err(format!("{:?} is promised as planes", addr.operand));
             }
         };
         if ok {
             return Ok(());
         }
-        Err(Fault::new(
-            FaultKind::Promise,
-            format!(
-                "v{} is in {range}, which does not keep (or is not aligned to) {:?} of {:?}",
-                v.0, extent.promise, addr.operand
-            ),
+        Err(format!(
+            "v{} is in {range}, which does not keep (or is not aligned to) {:?} of {:?}",
+            v.0, extent.promise, addr.operand
         ))
     }
 
-    fn repeat(&mut self, l: &'p Loop) -> Result<(), Fault> {
+    fn repeat(&mut self, l: &'p Loop) -> Result<(), String> {
         self.trips[l.counter.0 as usize] = l.trip;
         let turns = self.learn(l)?;
         if self.checking {
@@ -187,7 +193,7 @@ impl<'p> Flow<'p> {
     }
 
     /// What a turn of `l` does to each carried value, whatever they are.
-    fn learn(&mut self, l: &'p Loop) -> Result<Vec<Turn>, Fault> {
+    fn learn(&mut self, l: &'p Loop) -> Result<Vec<Turn>, String> {
         if let Some(known) = self.learnt.get(&l.counter.0) {
             return Ok(known.clone());
         }

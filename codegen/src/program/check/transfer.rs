@@ -2,7 +2,6 @@
 
 use super::abs::{Abs, I16, I32, Kind, Linear, Plane, Range};
 use super::bytes::{Byte, ByteSet, Bytewise};
-use super::fault::{Fault, FaultKind};
 use super::flow::Flow;
 use crate::program::{Addr, Op, Operand, Promise, Value};
 
@@ -11,7 +10,7 @@ const MASK: Range = Range::new(-1, 0);
 
 impl Flow<'_> {
     /// The abstract result of `op`, which defines `v`.
-    pub(super) fn transfer(&mut self, v: Value, op: &Op) -> Result<Abs, Fault> {
+    pub(super) fn transfer(&mut self, v: Value, op: &Op) -> Result<Abs, String> {
         let a = &mut self.arena;
         Ok(match *op {
             Op::Splat8(x) => Abs::uniform(a, Byte::Const(x)),
@@ -82,12 +81,9 @@ impl Flow<'_> {
         })
     }
 
-    fn fits(&self, what: &str, r: Range, kind: Range) -> Result<(), Fault> {
+    fn fits(&self, what: &str, r: Range, kind: Range) -> Result<(), String> {
         if self.checking && !r.within(kind) {
-            return Err(Fault::new(
-                FaultKind::Overflow,
-                format!("{what} is in {r}, outside {kind}"),
-            ));
+            return Err(format!("{what} is in {r}, outside {kind}"));
         }
         Ok(())
     }
@@ -223,7 +219,7 @@ impl Flow<'_> {
         )
     }
 
-    fn add8(&mut self, x: Value, y: Value) -> Result<Abs, Fault> {
+    fn add8(&mut self, x: Value, y: Value) -> Result<Abs, String> {
         let sum = self.bytewise(Bytewise::Add, x, y);
         let (x, y) = (self.get(x), self.get(y));
         for i in 0..4 {
@@ -234,13 +230,10 @@ impl Flow<'_> {
                 && !self.arena.always(u, v, signed)
                 && !self.arena.always(u, v, unsigned)
             {
-                return Err(Fault::new(
-                    FaultKind::Overflow,
-                    format!(
-                        "the sum of bytes in {} and {} wraps, both as signed and as unsigned bytes",
-                        x.u8(&mut self.arena),
-                        y.u8(&mut self.arena)
-                    ),
+                return Err(format!(
+                    "the sum of bytes in {} and {} wraps, both as signed and as unsigned bytes",
+                    x.u8(&mut self.arena),
+                    y.u8(&mut self.arena)
                 ));
             }
         }
@@ -248,7 +241,7 @@ impl Flow<'_> {
     }
 
     /// `x + y` or `x − y` in i16 or i32.
-    fn sum(&mut self, kind: Kind, x: Value, y: Value, minus: bool) -> Result<Abs, Fault> {
+    fn sum(&mut self, kind: Kind, x: Value, y: Value, minus: bool) -> Result<Abs, String> {
         let (ax, ay) = (self.get(x), self.get(y));
         let (rx, ry, all) = match kind {
             Kind::I16 => (ax.w16, ay.w16, I16),
@@ -308,7 +301,7 @@ impl Flow<'_> {
         })
     }
 
-    fn dot(&mut self, acc: Value, u: Value, s: Value) -> Result<Abs, Fault> {
+    fn dot(&mut self, acc: Value, u: Value, s: Value) -> Result<Abs, String> {
         let p = self.products(u, s);
         let grow = p[0].add(p[1]).add(p[2].add(p[3]));
         let acc = self.get(acc);
@@ -372,14 +365,11 @@ impl Flow<'_> {
         }
     }
 
-    fn shuffle(&mut self, table: Value, idx: Value) -> Result<Abs, Fault> {
+    fn shuffle(&mut self, table: Value, idx: Value) -> Result<Abs, String> {
         let (t, i) = (self.get(table), self.get(idx));
         let range = i.u8(&mut self.arena);
         if self.checking && range.hi > 15 {
-            return Err(Fault::new(
-                FaultKind::Overflow,
-                format!("the indices are in {range}, outside 0..=15"),
-            ));
+            return Err(format!("the indices are in {range}, outside 0..=15"));
         }
         let a = &mut self.arena;
         let mut abs = match t.table {
