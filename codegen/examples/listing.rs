@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         } else {
             match backend::for_isa(spec.isa)?.emit(&program, spec.isa, cpu)? {
                 Code::Machine(bytes) => Some(x86_listing(&bytes)),
-                Code::Interpreted => None,
+                Code::Interpreted(_) => None,
             }
         };
         println!("{}", text.as_deref().unwrap_or("interpreted"));

@@ -17,8 +17,10 @@
 
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+pub mod abi;
 pub mod acts;
 pub mod ahead;
+mod aligned;
 pub mod backend;
 pub mod coded;
 pub mod isa;
@@ -33,11 +35,12 @@ pub mod spec;
 pub mod trit;
 pub mod variant;
 
+pub use abi::OutOrder;
 pub use acts::{Activations, ActsForm, GroupedActs};
 pub use isa::{Feature, Features, Isa};
 pub use kernel::{Kernel, KernelError, KernelSet, Scratch};
 pub use problem::Problem;
-pub use spec::KernelSpec;
+pub use spec::{KernelSpec, Unsupported};
 pub use trit::{Scales, TernaryMatrix};
 pub use variant::groups::Groups;
-pub use variant::{Plan, Unsupported, plan};
+pub use variant::{Plan, plan};

@@ -5,9 +5,10 @@
 
 use crate::isa::Isa;
 use crate::problem::Problem;
+use crate::spec::Unsupported;
 use crate::spec::{Axis, KernelSpec};
 use crate::variant::groups::Groups;
-use crate::variant::{self, Unsupported, VARIANTS, Variant};
+use crate::variant::{self, VARIANTS, Variant};
 use std::collections::BTreeSet;
 
 /// One spec of the space.

@@ -141,6 +141,81 @@ fn canonical(s: &str) -> Option<u32> {
     if ok { s.parse().ok() } else { None }
 }
 
+/// An ordinary answer: this spec does not exist, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} is not supported: {why}")]
+pub struct Unsupported {
+    /// The spec, or the part of it.
+    pub what: String,
+    /// The reason.
+    pub why: Reason,
+}
+
+impl Unsupported {
+    /// `what` is not supported because of `why`.
+    pub fn new(what: impl ToString, why: impl Into<Reason>) -> Self {
+        Self {
+            what: what.to_string(),
+            why: why.into(),
+        }
+    }
+}
+
+/// Why something is not supported.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The values of the spec do not fit together, or not to K.
+    #[error("{0}")]
+    Values(String),
+    /// No family has the name.
+    #[error("no such kernel family; known: {}", known.join(", "))]
+    NoFamily {
+        /// The names that exist.
+        known: Vec<&'static str>,
+    },
+    /// The CPU does not have the instruction set.
+    #[error("this CPU has no {0}")]
+    Cpu(Isa),
+    /// The instruction set lacks what the kernel needs.
+    #[error("{0}")]
+    Instructions(String),
+    /// More vectors are live at once than the instruction set has registers.
+    #[error("it needs {needed} vector registers, there are {have}")]
+    VectorRegisters {
+        /// Live vectors.
+        needed: usize,
+        /// Registers.
+        have: usize,
+    },
+    /// More pointers, counters and indices are live at once than there are registers.
+    #[error("it needs {needed} general registers, {free} are free")]
+    GeneralRegisters {
+        /// Live at once.
+        needed: usize,
+        /// Registers that hold nothing else.
+        free: usize,
+    },
+    /// An address or a trip count does not fit the instructions' fields.
+    #[error("{0}")]
+    TooFar(String),
+    /// The compiler behind a backend refuses.
+    #[error("Cranelift: {0}")]
+    Compiler(String),
+}
+
+impl From<String> for Reason {
+    fn from(values: String) -> Self {
+        Self::Values(values)
+    }
+}
+
+impl From<&str> for Reason {
+    fn from(values: &str) -> Self {
+        Self::Values(values.to_owned())
+    }
+}
+
 /// One tunable of a family: a name and the values that are worth trying.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Axis {

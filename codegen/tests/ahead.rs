@@ -332,7 +332,7 @@ fn unpacked(program: &Program, weights: &[u8]) -> Vec<u8> {
     let mut scratch = [Operand::Scratch0, Operand::Scratch1].map(|o| vec![0; program.bytes(o)]);
     let [s0, s1] = &mut scratch;
     let mut out = vec![0; program.bytes(Operand::Out)];
-    let mut memory = interp::Memory {
+    let mut memory = bitnet_codegen::abi::Operands {
         weights,
         acts: &[],
         sums: &[],

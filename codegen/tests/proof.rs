@@ -1,7 +1,8 @@
 //! The proof is tested: good programs are broken one by one and must be refused, and random mutants that are
 //! accepted must run without leaving their buffers or breaking a contract, on extreme and random data.
 
-use bitnet_codegen::backend::interp::{Memory, run_strict};
+use bitnet_codegen::abi::Operands;
+use bitnet_codegen::backend::interp::run_strict;
 use bitnet_codegen::program::{
     Addr, Builder, Checked, Index, Lanes, Loop, Op, Operand, Program, Promise, Stmt, Value, Width,
 };
@@ -547,7 +548,7 @@ fn run(program: &Program, noise: &mut Noise, bias: usize) {
         false => vec![0xA7; program.bytes(o)],
     });
     let [a, b] = &mut scratch;
-    let mut memory = Memory {
+    let mut memory = Operands {
         weights: &weights,
         acts: &acts,
         sums: &sums,

@@ -105,8 +105,13 @@ impl ChatTemplate {
             _ => {
                 let note = "the model has no chat template: it may be a base model, which continues text instead of \
                             answering; using a plain `User:` / `Assistant:` transcript";
+                // A transcript is a text as any other and begins as texts do.
+                let begin = match tokenizer.add_bos() {
+                    true => "{{ bos_token }}",
+                    false => "",
+                };
                 Self::new(
-                    TRANSCRIPT,
+                    &format!("{begin}{TRANSCRIPT}"),
                     Some(note),
                     &["\nUser:", "\nSystem:", "\nAssistant:"],
                 )
@@ -154,7 +159,9 @@ impl ChatTemplate {
 
     /// The conversation as tokens, the whole of it each time: [`crate::generate::Session`] reuses what it holds.
     ///
-    /// Control tokens that the template writes are recognised; the same text in a message is only text.
+    /// Control tokens that the template writes are recognised; the same text in a message is only text. Nothing is
+    /// added to what the template writes: one that writes no begin-of-text token gets none, as from
+    /// `apply_chat_template(tokenize=True)`.
     ///
     /// # Errors
     /// When there are no messages, the template refuses them, or the vocabulary cannot express them.
@@ -168,8 +175,7 @@ impl ChatTemplate {
         }
         let (disguised, masks) = disguise(tokenizer, messages, &self.source);
         let text = self.render(tokenizer, &disguised)?;
-        let mut ids = tokenizer.encode_masked(&text, Specials::Parse, &masks)?;
-        tokenizer.put_bos_first(&mut ids);
+        let ids = tokenizer.encode_masked(&text, Specials::Parse, &masks)?;
         if ids.is_empty() {
             return Err(ChatError::Empty);
         }

@@ -65,6 +65,8 @@
 #![deny(missing_docs)]
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+#[cfg(test)]
+mod bounded;
 pub mod chat;
 pub mod convert;
 pub mod date;

@@ -8,6 +8,7 @@ use crate::network::kernels::Kernels;
 use crate::pool::{Pool, PoolError};
 use crate::profile::{self, Found};
 use crate::tokenizer::{Tokenizer, TokenizerError};
+use bitnet_codegen::kernel::MemoryError;
 use bitnet_codegen::{Features, KernelSpec};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,6 +59,8 @@ pub struct Ready {
     pub engine: Engine,
     /// Where kernels were looked up.
     pub found: Found,
+    /// Why kernels are interpreted although code could be emitted, if so.
+    pub no_code: Option<MemoryError>,
     /// How long loading took.
     pub load: Duration,
 }
@@ -109,6 +112,7 @@ impl Setup {
         Ok(Ready {
             engine,
             found,
+            no_code: kernels.into_no_code(),
             load: start.elapsed(),
         })
     }

@@ -93,6 +93,8 @@ pub struct GgufVocab {
     /// `tokenizer.huggingface.json`: the whole `tokenizer.json`. It is what counts where `model` is
     /// [`GgufVocab::HUGGING_FACE`], that is, where the other keys have no words for what it does.
     pub huggingface_json: Option<String>,
+    /// The `tokenizer.model` that the lists were read from, where it was not a GGUF file; for messages.
+    pub file: Option<PathBuf>,
 }
 
 impl GgufVocab {

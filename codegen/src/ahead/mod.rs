@@ -1,14 +1,16 @@
 //! Kernels compiled ahead of time, also for machines that are not this one.
 //!
-//! [`emit`] turns a plan into named code and constants; [`object`] writes those as an object file and a C header.
+//! [`emit`] turns a plan into named code and constants; `object` writes those as an object file and a C header.
 //! Nothing here is run, so no CPU feature is needed: what a kernel asks of the CPU is its spec's [`Isa`].
 
+#[cfg(feature = "emit")]
 pub mod object;
 
-use crate::backend::{self, Code};
+use crate::backend::{self, Code, NoBackend};
 use crate::isa::{Features, Isa};
 use crate::program::{CheckError, Checked};
-use crate::variant::{Plan, Unsupported};
+use crate::spec::Unsupported;
+use crate::variant::Plan;
 
 /// Why kernels cannot be compiled ahead.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +19,9 @@ pub enum AheadError {
     /// The spec does not exist for the target: an ordinary answer.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
+    /// This build emits nothing for the instruction set.
+    #[error(transparent)]
+    NoBackend(#[from] NoBackend),
     /// A family built a wrong program: a bug.
     #[error(transparent)]
     Check(#[from] CheckError),
@@ -80,7 +85,7 @@ pub fn emit(plan: Plan, cpu: Features) -> Result<Vec<Emitted>, AheadError> {
             let program = Checked::new(program)?;
             match backend::for_isa(isa)?.emit(&program, isa, cpu)? {
                 Code::Machine(code) => Ok(Emitted { program, isa, code }),
-                Code::Interpreted => Err(AheadError::Interpreted(isa)),
+                Code::Interpreted(_) => Err(AheadError::Interpreted(isa)),
             }
         })
         .collect()

@@ -5,8 +5,8 @@
 //! at run time is forbidden. The prefetch stubs that `bitnet_args` wants are in the file, too.
 
 use super::{AheadError, Emitted};
+use crate::abi::{PREFETCH_LINES, prefetch_stub};
 use crate::isa::Arch;
-use crate::kernel::{PREFETCH_LINES, prefetch_stub};
 use crate::program::Operand;
 use cranelift_codegen::ir::{AbiParam, Signature, types};
 use cranelift_codegen::isa;

@@ -1,28 +1,35 @@
-//! Emitters: each turns a checked program into position-independent code without relocations.
-//! One folder per emitter, and [`BACKENDS`], the only list.
-//!
-//! # Calling convention of emitted code
-//! One argument: a pointer to [`crate::kernel::Args`] (System V on x86-64, the C convention elsewhere).
-//! Nothing is returned; every operand pointer may be unaligned; wide x86 code ends with `vzeroupper`.
+//! Emitters: each turns a checked program into position-independent code without relocations, which is called
+//! as [`crate::abi`] says. One folder per emitter, and [`BACKENDS`], the only list. Without the feature `emit`
+//! only the interpreter is left in it.
 
+#[cfg(feature = "emit")]
 pub mod cranelift;
 pub mod interp;
+#[cfg(feature = "emit")]
 pub mod x86_wide;
+
+use crate::abi::Interpreter;
 
 use crate::isa::{Features, Isa};
 use crate::program::Checked;
-use crate::variant::Unsupported;
+use crate::spec::Unsupported;
 
 /// Every emitter. Everything else iterates this list.
-pub const BACKENDS: &[&dyn Backend] = &[&interp::Interp, &cranelift::Cranelift, &x86_wide::X86Wide];
+pub const BACKENDS: &[&dyn Backend] = &[
+    &interp::Interp,
+    #[cfg(feature = "emit")]
+    &cranelift::Cranelift,
+    #[cfg(feature = "emit")]
+    &x86_wide::X86Wide,
+];
 
 /// Emitted code.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Code {
     /// Machine code: no relocations, entry at the first byte.
     Machine(Vec<u8>),
-    /// The program itself is run by [`interp`].
-    Interpreted,
+    /// The program itself is run by this.
+    Interpreted(Interpreter),
 }
 
 /// An emitter.
@@ -40,11 +47,19 @@ pub trait Backend: Sync {
     fn emit(&self, program: &Checked, isa: Isa, cpu: Features) -> Result<Code, Unsupported>;
 }
 
+/// No backend of this build emits an instruction set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no backend of this build emits {0}")]
+pub struct NoBackend(pub Isa);
+
 /// The emitter of `isa`.
-pub fn for_isa(isa: Isa) -> Result<&'static dyn Backend, Unsupported> {
+///
+/// # Errors
+/// [`NoBackend`].
+pub fn for_isa(isa: Isa) -> Result<&'static dyn Backend, NoBackend> {
     BACKENDS
         .iter()
         .copied()
         .find(|b| b.isas().contains(&isa))
-        .ok_or_else(|| Unsupported::new(isa, "no backend of this build emits it"))
+        .ok_or(NoBackend(isa))
 }

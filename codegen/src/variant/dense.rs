@@ -20,7 +20,7 @@ use crate::isa::Isa;
 use crate::layout::base3::{Base3, STEP_K, digits};
 use crate::layout::{Layout as _, Panel, PanelShape};
 use crate::program::{Addr, Builder, Counter, Lanes, Op, Operand, Program, Promise, Value};
-use crate::spec::{Axis, KernelSpec};
+use crate::spec::{Axis, KernelSpec, Reason};
 
 /// Steps whose i16 pair sums are kept before widening: five products of pairs a step, each at most
 /// 2·3·128 (a proof sees two bits a code), so 8 steps stay within 30 720.
@@ -111,12 +111,11 @@ impl Variant for Dense {
         let tile = Tile::new(spec, k)?;
         let live = tile.live();
         if live > spec.isa.vector_registers() {
+            let have = spec.isa.vector_registers();
+            let needed = live;
             return Err(Unsupported::new(
                 spec,
-                format!(
-                    "{live} live vectors, {} registers",
-                    spec.isa.vector_registers()
-                ),
+                Reason::VectorRegisters { needed, have },
             ));
         }
         Ok(Plan {

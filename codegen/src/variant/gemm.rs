@@ -18,7 +18,7 @@ use crate::layout::i2s::{I2s, STEP_K};
 use crate::layout::scales::{GroupScales, Stored};
 use crate::layout::{Layout as _, Panel, PanelShape};
 use crate::program::{Addr, Builder, Counter, Lanes, Op, Operand, Program, Promise, Value};
-use crate::spec::{Axis, KernelSpec};
+use crate::spec::{Axis, KernelSpec, Reason};
 
 /// Quads of columns whose i16 pair sums are kept before widening: a quad adds two products of at most
 /// 2·128 to each i16, so 60 quads stay within 30 720. A multiple of the four quads of a step.
@@ -90,15 +90,16 @@ impl Variant for Gemm {
     }
 
     fn plan(&self, spec: &KernelSpec, k: usize) -> Result<Plan, Unsupported> {
-        let bad = |why: String| Unsupported::new(spec, why);
         let tile = Tile::new(spec, k)?;
         let masks = usize::from(tile.masks());
         let live = tile.mr * tile.vectors + tile.vectors + 1 + usize::from(!tile.dot) + masks;
         if live > spec.isa.vector_registers() {
-            return Err(bad(format!(
-                "{live} live vectors, {} registers",
-                spec.isa.vector_registers()
-            )));
+            let have = spec.isa.vector_registers();
+            let needed = live;
+            return Err(Unsupported::new(
+                spec,
+                Reason::VectorRegisters { needed, have },
+            ));
         }
         Ok(Plan {
             spec: spec.clone(),

@@ -22,7 +22,7 @@ use crate::layout::lut::LUT4;
 use crate::layout::mixed::{self, DOT_ROWS, Mixed, ROWS_PER_TURN, Split, TOKEN_GROUPS};
 use crate::layout::{Layout as _, Panel, PanelShape};
 use crate::program::{Addr, Builder, Counter, Lanes, Op, Operand, Program, Promise, Value, Width};
-use crate::spec::{Axis, KernelSpec};
+use crate::spec::{Axis, KernelSpec, Reason};
 
 /// Tokens of a tile: the i16 of a vector.
 const TOKENS: usize = 32;
@@ -138,7 +138,7 @@ fn supports(isa: Isa) -> Result<(), Unsupported> {
     }
     Err(Unsupported::new(
         format!("hybrid on {isa}"),
-        "needs 32 registers of 64 bytes and a dot product",
+        Reason::Instructions("needs 32 registers of 64 bytes and a dot product".into()),
     ))
 }
 

@@ -19,7 +19,7 @@ use crate::isa::Isa;
 use crate::layout::i2s::STEP_K;
 use crate::layout::{Layout as _, Panel, PanelShape, i2s};
 use crate::program::{Addr, Builder, Counter, Op, Operand, Program, Promise, Value, Width};
-use crate::spec::{Axis, KernelSpec};
+use crate::spec::{Axis, KernelSpec, Reason};
 
 /// Steps whose i16 pair sums are kept before widening: each step adds four pairs of at most
 /// 2·2·128 = 512, so 15 steps stay within 30 720. Among group scales a code may be 3: 10 steps.
@@ -184,10 +184,12 @@ impl Variant for I2s {
         let sizes = tile_sizes(spec.mr);
         let live = form.live(act_rows(groups, spec.mr), vectors);
         if live > spec.isa.vector_registers() {
-            return Err(bad(format!(
-                "{live} live vectors, {} registers",
-                spec.isa.vector_registers()
-            )));
+            let have = spec.isa.vector_registers();
+            let needed = live;
+            return Err(Unsupported::new(
+                spec,
+                Reason::VectorRegisters { needed, have },
+            ));
         }
         let panel = Panel {
             layout: &i2s::I2s,

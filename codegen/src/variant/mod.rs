@@ -16,13 +16,16 @@ pub mod vlut;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use crate::abi::OutOrder;
+pub use crate::spec::Unsupported;
+
 use groups::Groups;
 
 use crate::acts::ActsForm;
 use crate::isa::Isa;
 use crate::layout::Panel;
 use crate::program::Program;
-use crate::spec::{Axis, KernelSpec};
+use crate::spec::{Axis, KernelSpec, Reason};
 
 /// Every family. Everything else iterates this list.
 pub const VARIANTS: &[&dyn Variant] = &[
@@ -34,26 +37,6 @@ pub const VARIANTS: &[&dyn Variant] = &[
     &vlut::Vlut,
     &hybrid::Hybrid,
 ];
-
-/// An ordinary answer: this spec does not exist, and why.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what} is not supported: {why}")]
-pub struct Unsupported {
-    /// The spec, or the part of it.
-    pub what: String,
-    /// The reason.
-    pub why: String,
-}
-
-impl Unsupported {
-    /// `what` is not supported because of `why`.
-    pub fn new(what: impl ToString, why: impl Into<String>) -> Self {
-        Self {
-            what: what.to_string(),
-            why: why.into(),
-        }
-    }
-}
 
 /// A kernel family.
 pub trait Variant: Sync {
@@ -89,38 +72,9 @@ pub fn by_name(name: &str) -> Result<&'static dyn Variant, Unsupported> {
         .copied()
         .find(|v| v.name() == name)
         .ok_or_else(|| {
-            let known: Vec<_> = VARIANTS.iter().map(|v| v.name()).collect();
-            Unsupported::new(
-                name,
-                format!("no such kernel family; known: {}", known.join(", ")),
-            )
+            let known = VARIANTS.iter().map(|v| v.name()).collect();
+            Unsupported::new(name, Reason::NoFamily { known })
         })
-}
-
-/// How a result tile is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OutOrder {
-    /// i32 `[mr, nr]`.
-    TokenMajor,
-    /// i32 `[nr, mr]`.
-    RowMajor,
-    /// The first `rows` rows as [`Self::RowMajor`], then the others as [`Self::TokenMajor`].
-    Split {
-        /// Rows of the first part.
-        rows: usize,
-    },
-}
-
-impl OutOrder {
-    /// Position of (`token`, `row`) in a tile of `mr` tokens and `nr` rows.
-    pub fn index(self, token: usize, row: usize, mr: usize, nr: usize) -> usize {
-        match self {
-            OutOrder::TokenMajor => token * nr + row,
-            OutOrder::RowMajor => row * mr + token,
-            OutOrder::Split { rows } if row < rows => row * mr + token,
-            OutOrder::Split { rows } => rows * mr + token * (nr - rows) + (row - rows),
-        }
-    }
 }
 
 /// Everything that running a spec on matrices with K input features needs:

@@ -11,6 +11,7 @@ use super::Unsupported;
 use crate::layout::Panel;
 use crate::layout::strip::STRIP;
 use crate::program::{Addr, Builder, Counter, Lanes, Op, Operand, Promise, Value};
+use crate::spec::Reason;
 use crate::spec::{Axis, KernelSpec};
 
 /// The shape of one micro-kernel.
@@ -94,9 +95,10 @@ impl<'a> Tile<'a> {
         let live = 2 * spec.mr * vectors + work + if spec.mr > 1 { vectors } else { 1 };
         if live > spec.isa.vector_registers() {
             let have = spec.isa.vector_registers();
+            let needed = live;
             return Err(Unsupported::new(
                 spec,
-                format!("{live} live vectors, {have} registers"),
+                Reason::VectorRegisters { needed, have },
             ));
         }
         let unroll = spec.knob("u", 1) as usize;

@@ -6,23 +6,12 @@
 //! themselves end (or start) at a page without access, too, and each is exactly as long as the program says.
 
 use crate::guarded::{Edge, Guarded};
-use bitnet_codegen::backend::interp::{self, Memory};
+use bitnet_codegen::abi::{Args, EntryFn, Interpreter, Operands, OutOrder};
 use bitnet_codegen::backend::{self, Code};
-use bitnet_codegen::kernel::Args;
+use bitnet_codegen::kernel::memory::Executable;
 use bitnet_codegen::layout::Panel;
 use bitnet_codegen::program::{Checked, Operand};
-use bitnet_codegen::variant::OutOrder;
 use bitnet_codegen::{ActsForm, Features, Isa, Plan};
-use cranelift_codegen::ir::{AbiParam, Signature, types};
-use cranelift_codegen::settings;
-use cranelift_jit::{JITBuilder, JITModule};
-use cranelift_module::{Linkage, Module, default_libcall_names};
-use std::mem::ManuallyDrop;
-
-#[cfg(target_arch = "x86_64")]
-type Entry = unsafe extern "sysv64" fn(*const Args);
-#[cfg(not(target_arch = "x86_64"))]
-type Entry = unsafe extern "C" fn(*const Args);
 
 /// The prefetch stubs' stand-in: it returns at once.
 #[cfg(target_arch = "x86_64")]
@@ -32,62 +21,34 @@ const RETURN: &[u8] = &0xD65F_03C0u32.to_le_bytes();
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const RETURN: &[u8] = &0x0000_8067u32.to_le_bytes();
 
-/// Executable memory; freed with the value.
-struct Loaded {
-    module: ManuallyDrop<JITModule>,
-    entries: Vec<*const u8>,
-    stub: *const u8,
+/// Executable memory: the stub, then the programs.
+fn load(codes: &[&[u8]]) -> Executable {
+    let functions: Vec<&[u8]> = std::iter::once(RETURN)
+        .chain(codes.iter().copied())
+        .collect();
+    Executable::new(&functions).unwrap_or_else(|e| panic!("{e}"))
 }
 
-impl Loaded {
-    fn new(codes: &[&[u8]]) -> Self {
-        let isa = cranelift_codegen::isa::lookup(target_lexicon::HOST)
-            .expect("this processor")
-            .finish(settings::Flags::new(settings::builder()))
-            .expect("its defaults");
-        let mut module = JITModule::new(JITBuilder::with_isa(isa, default_libcall_names()));
-        let mut signature = Signature::new(module.isa().default_call_conv());
-        signature.params.push(AbiParam::new(types::I64));
-        let ids: Vec<_> = std::iter::once(&RETURN)
-            .chain(codes)
-            .enumerate()
-            .map(|(i, bytes)| {
-                let id = module
-                    .declare_function(&format!("f{i}"), Linkage::Local, &signature)
-                    .expect("a new name");
-                module
-                    .define_function_bytes(id, 64, bytes, &[])
-                    .expect("memory for code");
-                id
-            })
-            .collect();
-        module.finalize_definitions().expect("executable memory");
-        let mut entries: Vec<_> = ids
-            .into_iter()
-            .map(|id| module.get_finalized_function(id))
-            .collect();
-        let stub = entries.remove(0);
-        Self {
-            module: ManuallyDrop::new(module),
-            entries,
-            stub,
-        }
-    }
+/// What runs a program.
+#[derive(Clone, Copy)]
+enum Entry {
+    Emitted(EntryFn),
+    Interpreted(Interpreter),
 }
 
-impl Drop for Loaded {
-    fn drop(&mut self) {
-        // SAFETY: taken once, here; nobody sees the field afterwards.
-        let module = unsafe { ManuallyDrop::take(&mut self.module) };
-        // SAFETY: the entries live in this value alone and are called by its owner only.
-        unsafe { module.free_memory() };
+impl Entry {
+    /// The start of one function of an [`Executable`].
+    fn emitted(code: &[u8]) -> Self {
+        // SAFETY: the start of a finished function that a backend emitted with this convention; its owner keeps
+        // the memory for as long as it calls.
+        Self::Emitted(unsafe { std::mem::transmute::<*const u8, EntryFn>(code.as_ptr()) })
     }
 }
 
 /// One program with all that it reads and writes besides the operands of a call.
 pub struct Stage {
     program: Checked,
-    entry: Option<Entry>,
+    entry: Entry,
     consts: Guarded,
     scratch: [Guarded; 2],
     args: Guarded,
@@ -111,14 +72,13 @@ impl Lent {
 }
 
 impl Stage {
-    fn new(program: Checked, entry: Option<*const u8>, lent: Lent, edge: Edge) -> Self {
+    fn new(program: Checked, entry: Entry, lent: Lent, edge: Edge) -> Self {
         let zeroed = |o| Guarded::zeroed(lent.operands[o as usize], edge);
         let mut consts = zeroed(Operand::Consts);
         let len = consts.bytes().len();
         consts.bytes_mut().copy_from_slice(&program.consts[..len]);
         Self {
-            // SAFETY: the start of a finished function that a backend emitted with this convention.
-            entry: entry.map(|p| unsafe { std::mem::transmute::<*const u8, Entry>(p) }),
+            entry,
             scratch: [zeroed(Operand::Scratch0), zeroed(Operand::Scratch1)],
             args: Guarded::zeroed(lent.args, edge),
             consts,
@@ -129,29 +89,21 @@ impl Stage {
     /// Runs the program. Slices may be shorter than it needs: then it faults, which is the point.
     fn call(&mut self, stub: *const u8, [weights, acts, sums, scales]: [&[u8]; 4], out: &mut [u8]) {
         let [scratch0, scratch1] = &mut self.scratch;
-        let Some(f) = self.entry else {
-            let mut memory = Memory {
-                weights,
-                acts,
-                sums,
-                consts: self.consts.bytes(),
-                scratch: [scratch0.bytes_mut(), scratch1.bytes_mut()],
-                out,
-                scales,
-            };
-            return interp::run(&self.program, &mut memory);
+        let mut operands = Operands {
+            weights,
+            acts,
+            sums,
+            consts: self.consts.bytes(),
+            scratch: [scratch0.bytes_mut(), scratch1.bytes_mut()],
+            out,
+            scales,
+        };
+        let f = match self.entry {
+            Entry::Emitted(f) => f,
+            Entry::Interpreted(run) => return run(&self.program, &mut operands),
         };
         let args = Args {
-            operands: [
-                weights.as_ptr().cast_mut(),
-                acts.as_ptr().cast_mut(),
-                sums.as_ptr().cast_mut(),
-                self.consts.bytes().as_ptr().cast_mut(),
-                scratch0.bytes_mut().as_mut_ptr(),
-                scratch1.bytes_mut().as_mut_ptr(),
-                out.as_mut_ptr(),
-                scales.as_ptr().cast_mut(),
-            ],
+            operands: operands.pointers(),
             prefetch: [stub; 4],
         };
         let lent = self.args.bytes_mut();
@@ -173,7 +125,7 @@ pub struct Bare {
     pub out: OutOrder,
     unpack: Option<(Stage, Guarded)>,
     main: Vec<(usize, Stage)>,
-    loaded: Loaded,
+    loaded: Executable,
 }
 
 impl Bare {
@@ -196,11 +148,21 @@ impl Bare {
         let emitted = programs
             .map(|p| emit(Checked::new(p).unwrap_or_else(|e| panic!("{e}")), isa, cpu))
             .collect::<Result<Vec<_>, _>>()?;
-        let codes: Vec<&[u8]> = emitted.iter().filter_map(|(_, c)| c.as_deref()).collect();
-        let loaded = Loaded::new(&codes);
-        let mut entries = loaded.entries.iter().copied();
+        let machine = |code: &Code| match code {
+            Code::Machine(bytes) => Some(bytes.clone()),
+            Code::Interpreted(_) => None,
+        };
+        let codes: Vec<Vec<u8>> = emitted.iter().filter_map(|(_, c)| machine(c)).collect();
+        let loaded = load(&codes.iter().map(|c| &c[..]).collect::<Vec<_>>());
+        let mut next = 1;
         let mut stages = emitted.into_iter().map(|(program, code)| {
-            let entry = code.and_then(|_| entries.next());
+            let entry = match code {
+                Code::Interpreted(run) => Entry::Interpreted(run),
+                Code::Machine(_) => {
+                    next += 1;
+                    Entry::emitted(loaded.code(next - 1))
+                }
+            };
             let lent = Lent::to(&program);
             Stage::new(program, entry, lent, edge)
         });
@@ -209,7 +171,8 @@ impl Bare {
             let unpacked = Guarded::zeroed(stage.program.bytes(Operand::Out), edge);
             (stage, unpacked)
         });
-        let main = sizes.into_iter().zip(stages).collect();
+        let main = sizes.into_iter().zip(&mut stages).collect();
+        drop(stages);
         Ok(Self {
             panel: plan.panel,
             acts: plan.acts,
@@ -238,7 +201,7 @@ impl Bare {
     pub fn load_panel(&mut self, packed: &[u8]) {
         if let Some((stage, unpacked)) = &mut self.unpack {
             stage.call(
-                self.loaded.stub,
+                self.loaded.code(0).as_ptr(),
                 [packed, &[], &[], &[]],
                 unpacked.bytes_mut(),
             );
@@ -250,17 +213,20 @@ impl Bare {
         let weights = self.unpack.as_ref().map_or(packed, |(_, u)| u.bytes());
         let stage = self.main.iter_mut().find(|(size, _)| *size == mr);
         let (_, stage) = stage.expect("a size of the plan");
-        stage.call(self.loaded.stub, [weights, acts, sums, &[]], out);
+        stage.call(
+            self.loaded.code(0).as_ptr(),
+            [weights, acts, sums, &[]],
+            out,
+        );
     }
 }
 
-type Emitted = (Checked, Option<Vec<u8>>);
+type Emitted = (Checked, Code);
 
 fn emit(program: Checked, isa: Isa, cpu: Features) -> Result<Emitted, String> {
     let emitter = backend::for_isa(isa).map_err(|e| e.to_string())?;
     match emitter.emit(&program, isa, cpu) {
-        Ok(Code::Machine(code)) => Ok((program, Some(code))),
-        Ok(Code::Interpreted) => Ok((program, None)),
+        Ok(code) => Ok((program, code)),
         Err(why) => Err(why.to_string()),
     }
 }
@@ -296,9 +262,11 @@ mod tests {
     /// Whether a call with `lent` bytes faults.
     fn call_faults(program: &Checked, isa: Isa, lent: Lent) -> bool {
         let (program, code) = emit(program.clone(), isa, Features::detect()).expect("emitted");
-        let code = code.expect("machine code");
-        let loaded = Loaded::new(&[&code]);
-        let mut stage = Stage::new(program, Some(loaded.entries[0]), lent, Edge::End);
+        let Code::Machine(code) = code else {
+            panic!("machine code")
+        };
+        let loaded = load(&[&code]);
+        let mut stage = Stage::new(program, Entry::emitted(loaded.code(1)), lent, Edge::End);
         let buffer = |o: Operand| Guarded::zeroed(lent.operands[o as usize], Edge::End);
         let inputs = [
             Operand::Weights,
@@ -310,7 +278,7 @@ mod tests {
         let mut out = buffer(Operand::Out);
         faults(|| {
             stage.call(
-                loaded.stub,
+                loaded.code(0).as_ptr(),
                 inputs.each_ref().map(|g| g.bytes()),
                 out.bytes_mut(),
             )

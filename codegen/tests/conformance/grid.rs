@@ -7,7 +7,7 @@
 use crate::bare::Bare;
 use crate::guarded::{Edge, Guarded, name_faults};
 use crate::product::{Data, rerun};
-use bitnet_codegen::variant::OutOrder;
+use bitnet_codegen::OutOrder;
 use bitnet_codegen::{Activations, Features, Isa, KernelSpec, TernaryMatrix, oracle, plan};
 use std::collections::BTreeSet;
 

@@ -66,7 +66,7 @@ impl<'a> Loader<'a> {
         let ready = self.setup.ready(model)?;
         // Who names the kernel does not ask a profile.
         if self.setup.kernel.is_none() {
-            self.terminal.tell(&ready.found);
+            self.terminal.tell(&ready);
         }
         Ok(ready)
     }

@@ -8,7 +8,7 @@
 
 use crate::signals;
 use anyhow::{Context as _, Result};
-use bitnet_runtime::profile::Found;
+use bitnet_runtime::setup::Ready;
 use serde::Serialize;
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -42,10 +42,15 @@ impl Terminal {
         let _ = writeln!(io::stderr(), "{}", message(text));
     }
 
-    /// What is to be said of the profile, if anything; once a run.
-    pub fn tell(&self, found: &Found) {
-        if let Some(note) = &found.note {
+    /// What is to be said of the profile and of memory for code, if anything; once a run.
+    pub fn tell(&self, ready: &Ready) {
+        if let Some(note) = &ready.found.note {
             self.note(&format!("note: {note}"));
+        }
+        if let Some(why) = &ready.no_code {
+            self.note(&format!(
+                "note: {why}; kernels are interpreted: the same answers, many times slower"
+            ));
         }
     }
 

@@ -129,7 +129,7 @@ fn models_without_a_template_get_a_transcript_and_a_note() {
     let text = template.render(&base, &conversation()).unwrap();
     assert_eq!(
         text,
-        "System: You are a helpful assistant\nUser: Hi\nAssistant:"
+        "<|begin_of_text|>System: You are a helpful assistant\nUser: Hi\nAssistant:"
     );
     assert!(template.stop_strings().contains(&"\nUser:".to_owned()));
     assert_eq!(
@@ -145,6 +145,22 @@ fn models_without_a_template_get_a_transcript_and_a_note() {
     });
     let template = ChatTemplate::of(&bitnet).unwrap();
     assert!(template.note().unwrap().contains("2B-4T") && template.stop_strings().is_empty());
+}
+
+#[test]
+fn nothing_is_added_to_what_the_template_writes() {
+    // A vocabulary that puts a begin-of-text token before every prompt.
+    let tokenizer = tokenizer(None, |_| {});
+    assert_eq!(tokenizer.encode_prompt("a").unwrap()[0], 256);
+    let controls = |source: &str| {
+        let template = ChatTemplate::new(source, None, &[]).unwrap();
+        let ids = template.encode(&tokenizer, &conversation()).unwrap();
+        ids.into_iter().filter(|&id| id >= 256).collect::<Vec<_>>()
+    };
+    assert!(controls(CHAT_ML).is_empty());
+    assert_eq!(controls(LLAMA_3).iter().filter(|&&id| id == 256).count(), 1);
+    let twice = format!("{{{{ bos_token }}}}{LLAMA_3}");
+    assert_eq!(controls(&twice)[..2], [256, 256]);
 }
 
 #[test]

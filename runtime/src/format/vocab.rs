@@ -48,6 +48,7 @@ pub(crate) fn from_metadata(
         add_space_prefix: metadata.bool(&key("add_space_prefix"))?,
         chat_template: metadata.str("tokenizer.chat_template")?.map(str::to_string),
         huggingface_json: metadata.str(HUGGING_FACE)?.map(str::to_string),
+        file: None,
     }))
 }
 

@@ -3,9 +3,12 @@
 //!
 //! Kernels are emitted once for each spec and K. A profile may name another panel for every bucket of token
 //! counts; each panel is a copy of the weights, so no layer gets more than [`MAX_PACKINGS`].
+//!
+//! Where the system refuses memory for code, kernels are interpreted, and [`Kernels::into_no_code`] says why.
 
 use crate::network::linear::{BUCKETS, ByBucket};
 use crate::profile::{M_BUCKETS, Match, Profile};
+use bitnet_codegen::kernel::MemoryError;
 use bitnet_codegen::variant::{VARIANTS, Variant};
 use bitnet_codegen::{Features, Isa, Kernel, KernelError, KernelSet, KernelSpec, plan};
 use std::collections::{BTreeMap, HashMap};
@@ -65,6 +68,8 @@ pub struct Kernels {
     cpu: Features,
     profile: Profile,
     forced: Option<KernelSpec>,
+    set: KernelSet,
+    no_code: Option<MemoryError>,
     /// `None` where a spec cannot be built.
     built: HashMap<(KernelSpec, usize), Option<Arc<Kernel>>>,
     used: BTreeMap<(usize, usize, usize), (KernelSpec, Origin)>,
@@ -77,6 +82,8 @@ impl Kernels {
             cpu,
             profile,
             forced: None,
+            set: KernelSet::new(cpu),
+            no_code: None,
             built: HashMap::new(),
             used: BTreeMap::new(),
         }
@@ -138,7 +145,7 @@ impl Kernels {
             if let Some(Some(kernel)) = self.built.get(&(spec.clone(), k)) {
                 return Ok((Arc::clone(kernel), Origin::Forced));
             }
-            return match build(&spec, k, self.cpu) {
+            return match self.build(&spec, k) {
                 Ok(kernel) => {
                     self.built.insert((spec, k), Some(Arc::clone(&kernel)));
                     Ok((kernel, Origin::Forced))
@@ -166,23 +173,43 @@ impl Kernels {
         &self.used
     }
 
+    /// Why kernels are interpreted although code could be emitted, if memory for code cannot be had.
+    pub fn into_no_code(self) -> Option<MemoryError> {
+        self.no_code
+    }
+
     fn get(&mut self, spec: &KernelSpec, k: usize) -> Option<Arc<Kernel>> {
-        let cpu = self.cpu;
-        self.built
-            .entry((spec.clone(), k))
-            .or_insert_with(|| build(spec, k, cpu).ok())
-            .clone()
+        let key = (spec.clone(), k);
+        if let Some(known) = self.built.get(&key) {
+            return known.clone();
+        }
+        // Who was refused memory for code once does not ask for each kernel again.
+        let hopeless = self.no_code.is_some() && spec.isa != Isa::Interp;
+        let built = if hopeless {
+            None
+        } else {
+            match self.build(spec, k) {
+                Ok(kernel) => Some(kernel),
+                Err(KernelError::Memory(why)) => {
+                    self.no_code = Some(why);
+                    None
+                }
+                Err(_) => None,
+            }
+        };
+        self.built.insert(key, built.clone());
+        built
+    }
+
+    fn build(&mut self, spec: &KernelSpec, k: usize) -> Result<Arc<Kernel>, KernelError> {
+        let mut added = self.set.add(vec![plan(spec, k)?])?;
+        Ok(added.remove(0))
     }
 }
 
 fn panel_key(kernel: &Arc<Kernel>) -> (&'static str, usize, usize) {
     let panel = kernel.panel();
     (panel.layout.name(), panel.shape.nr, panel.shape.kr)
-}
-
-fn build(spec: &KernelSpec, k: usize, cpu: Features) -> Result<Arc<Kernel>, KernelError> {
-    let set = KernelSet::build(vec![plan(spec, k)?], cpu)?;
-    Ok(Arc::clone(&set.kernels()[0]))
 }
 
 /// Specs worth trying for `m` tokens and N = `n` without any measurement: instruction sets from the fastest down,

@@ -1,41 +1,32 @@
 //! Byte-pair encoding by merge rank, on the stages of the `tokenizers` crate.
 //!
-//! The stages are run one by one here instead of through the crate's own pipeline, for three things it does not
-//! offer: text in which control tokens are *not* recognised, regular expressions that report when they give up,
-//! and whole-piece look-ups that never answer with a control token.
+//! The stages are run one by one here instead of through the crate's own pipeline, for four things it does not
+//! offer: text in which control tokens are *not* recognised, stages that report when they give up, characters
+//! without a token that are refused instead of dropped, and whole-piece look-ups that never answer with a control
+//! token.
 
 use std::collections::{HashMap, HashSet};
 
 use tokenizers::models::bpe::{BPE, BpeBuilder, Merges, Vocab};
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::split::SplitPattern;
-use tokenizers::tokenizer::{
-    AddedToken, AddedVocabulary, Model, NormalizerWrapper, OffsetType, PreTokenizedString,
-    PreTokenizer as _, PreTokenizerWrapper, SplitDelimiterBehavior, Token,
-};
+use tokenizers::tokenizer::{AddedToken, AddedVocabulary, Model, OffsetType, Token};
 
 use super::Specials;
-use super::bytes::byte_to_char;
-use super::cut::Cutter;
-use super::error::TokenizerError;
+use super::bytes::token_bytes;
+use super::error::{TokenizerError, shorten};
 use super::pre::PreTokenizer;
+use super::stages::{Cut, Meter, Rewrite, Rewriter, encode_error};
 use super::vocab::{GgufVocab, TokenType};
 
 /// A disguise: the first character stands for the second until special tokens have been found.
 pub type Mask = (char, char);
 
-/// One cut of the text before merging.
-enum Cut {
-    /// Matches and the gaps between them become pieces (or as the behaviour says).
-    Regex(Box<Cutter>, SplitDelimiterBehavior),
-    /// Any other stage of the crate.
-    Stage(PreTokenizerWrapper),
-}
+/// Characters below this have an entry in a table, the letters of the byte-level alphabet among them.
+const TABLE: u32 = 0x180;
 
 /// A byte-pair encoder: text to ids, nothing else.
 pub struct Bpe {
     model: BPE,
-    normalizer: Option<NormalizerWrapper>,
+    rewrites: Vec<Rewrite>,
     cuts: Vec<Cut>,
     /// Finds special tokens and those added by the author.
     with_specials: AddedVocabulary,
@@ -44,8 +35,12 @@ pub struct Bpe {
     /// Emit a piece that is a token as a whole without consulting the merges, unless it is one of `control`.
     whole_pieces: bool,
     control: HashSet<u32>,
-    /// Bytes without a token, in the byte-level alphabet; usually none.
-    missing: Vec<char>,
+    byte_level: bool,
+    byte_fallback: bool,
+    /// Whether each character below [`TABLE`] can be said.
+    known: Vec<bool>,
+    /// Whether something stands for characters that cannot be said.
+    has_unk: bool,
 }
 
 /// What a [`Bpe`] is made of, checked.
@@ -56,10 +51,12 @@ pub struct BpeParts {
     pub merges: Vec<(String, String)>,
     /// Tokens that are found before cutting.
     pub added: Vec<AddedToken>,
-    /// Applied to the text before cutting.
-    pub normalizer: Option<NormalizerWrapper>,
+    /// Applied to the text before cutting, one after the other.
+    pub rewrites: Vec<Rewrite>,
     /// Applied one after the other.
-    pub pre_tokenizer: Option<PreTokenizerWrapper>,
+    pub cuts: Vec<Cut>,
+    /// Pieces are in the byte-level alphabet when they are merged.
+    pub byte_level: bool,
     /// See [`PreTokenizer::whole_pieces`].
     pub whole_pieces: bool,
     /// Characters outside the vocabulary become `<0xXX>` tokens.
@@ -89,43 +86,36 @@ impl Bpe {
             };
             Some(AddedToken::from(text.clone(), special).normalized(false))
         });
+        let mut cuts = Vec::new();
+        let label = format!("the pre-tokeniser {}", pre.name);
+        for regex in pre.regexes {
+            cuts.push(Cut::isolated(&label, regex)?);
+        }
+        cuts.push(Cut::to_alphabet(label));
+        let list = vocab.list("merges");
         let parts = BpeParts {
             vocab: ids
                 .iter()
                 .map(|(&text, &id)| (text.to_owned(), id))
                 .collect(),
-            merges: split_merges(&vocab.merges)?,
+            merges: split_merges(&list, &vocab.merges)?,
             added: added.collect(),
-            normalizer: None,
-            pre_tokenizer: None,
+            rewrites: Vec::new(),
+            cuts,
+            byte_level: true,
             whole_pieces: pre.whole_pieces,
             byte_fallback: false,
             unk: None,
             fuse_unk: false,
         };
-        check_merges(|text| parts.vocab.contains_key(text), &parts.merges)?;
-        let mut bpe = Self::new(parts)?;
-        for regex in pre.regexes {
-            bpe.cuts.push(Cut::Regex(
-                Box::new(compile(regex)?),
-                SplitDelimiterBehavior::Isolated,
-            ));
-        }
-        let to_alphabet = ByteLevel::new(false, true, false);
-        bpe.cuts.push(Cut::Stage(to_alphabet.into()));
-        // Valid UTF-8 holds neither 0xC0, 0xC1 nor anything from 0xF5 on.
-        bpe.missing = (0..=0xf4u8)
-            .filter(|byte| !matches!(byte, 0xc0 | 0xc1))
-            .map(byte_to_char)
-            .filter(|c| !ids.contains_key(c.encode_utf8(&mut [0; 4]) as &str))
-            .collect();
-        Ok(bpe)
+        check_merges(&list, |text| parts.vocab.contains_key(text), &parts.merges)?;
+        Self::new(parts)
     }
 
     /// Builds an encoder from parts.
     ///
     /// # Errors
-    /// When a regular expression does not compile.
+    /// When an added token cannot be rewritten as the text would be.
     pub fn new(parts: BpeParts) -> Result<Self, TokenizerError> {
         let control: HashSet<u32> = parts
             .added
@@ -140,26 +130,40 @@ impl Bpe {
             )
             .byte_fallback(parts.byte_fallback)
             .fuse_unk(parts.fuse_unk);
+        let has_unk = parts.unk.is_some();
         if let Some(unk) = parts.unk {
             builder = builder.unk_token(unk);
         }
         let model = builder.build().map_err(encode_error)?;
+        let meter = Meter::new(parts.added.iter().map(|token| token.content.len()).sum());
+        let rewriter = Rewriter {
+            rewrites: &parts.rewrites,
+            meter: &meter,
+        };
         let mut with_specials = AddedVocabulary::new();
         with_specials
-            .add_tokens(parts.added, &model, parts.normalizer.as_ref())
+            .add_tokens(parts.added, &model, Some(&rewriter))
             .map_err(encode_error)?;
+        meter.check()?;
         let mut as_text = with_specials.clone();
         as_text.set_encode_special_tokens(true);
-        Ok(Self {
+        let mut bpe = Self {
             model,
-            normalizer: parts.normalizer,
-            cuts: cuts(parts.pre_tokenizer)?,
+            rewrites: parts.rewrites,
+            cuts: parts.cuts,
             with_specials,
             as_text,
             whole_pieces: parts.whole_pieces,
             control,
-            missing: Vec::new(),
-        })
+            byte_level: parts.byte_level,
+            byte_fallback: parts.byte_fallback,
+            known: Vec::new(),
+            has_unk,
+        };
+        bpe.known = (0..TABLE)
+            .map(|code| char::from_u32(code).is_some_and(|c| bpe.look_up(c)))
+            .collect();
+        Ok(bpe)
     }
 
     /// The id of an added token or of a piece.
@@ -181,7 +185,13 @@ impl Bpe {
             Specials::Parse => &self.with_specials,
             Specials::AsText => &self.as_text,
         };
-        let mut pieces = added.extract_and_normalize(self.normalizer.as_ref(), text);
+        let meter = Meter::new(text.len());
+        let rewriter = Rewriter {
+            rewrites: &self.rewrites,
+            meter: &meter,
+        };
+        let mut pieces = added.extract_and_normalize(Some(&rewriter), text);
+        meter.check()?;
         for &(disguise, original) in masks {
             let original = String::from(original);
             pieces
@@ -189,10 +199,7 @@ impl Bpe {
                 .map_err(encode_error)?;
         }
         for cut in &self.cuts {
-            cut_pieces(cut, &mut pieces)?;
-        }
-        if !self.missing.is_empty() {
-            self.refuse_missing(&pieces)?;
+            cut.apply(&mut pieces, &meter).map_err(encode_error)?;
         }
         pieces
             .tokenize(|piece| self.piece(piece.get()))
@@ -206,9 +213,11 @@ impl Bpe {
     /// How a text is cut before merging, in the byte-level alphabet.
     #[cfg(test)]
     pub fn cut(&self, text: &str) -> Vec<String> {
-        let mut pieces = PreTokenizedString::from(text);
+        let mut pieces = tokenizers::tokenizer::PreTokenizedString::from(text);
+        let meter = Meter::new(text.len());
         for cut in &self.cuts {
-            cut_pieces(cut, &mut pieces).expect("cutting never fails here");
+            cut.apply(&mut pieces, &meter)
+                .expect("cutting never fails here");
         }
         let referential = tokenizers::OffsetReferential::Normalized;
         let splits = pieces.get_splits(referential, OffsetType::None);
@@ -225,90 +234,59 @@ impl Bpe {
         {
             return Ok(vec![Token::new(id, String::new(), (0, piece.len()))]);
         }
+        // The crate drops characters that it cannot say.
+        if !self.has_unk
+            && let Some((at, c)) = piece.char_indices().find(|&(_, c)| !self.knows(c))
+        {
+            let character = self.as_typed(piece, at, c);
+            return Err(Box::new(TokenizerError::Inexpressible { character }));
+        }
         self.model.tokenize(piece)
     }
 
-    /// Bytes without a token would vanish silently.
-    fn refuse_missing(&self, pieces: &PreTokenizedString) -> Result<(), TokenizerError> {
-        let splits = pieces.get_splits(tokenizers::OffsetReferential::Normalized, OffsetType::None);
-        for (text, _, tokens) in splits {
-            if tokens.is_none() && text.contains(self.missing.as_slice()) {
-                let bytes = super::bytes::token_bytes(text);
-                return Err(TokenizerError::Inexpressible {
-                    text: String::from_utf8_lossy(&bytes).into_owned(),
-                });
-            }
-        }
-        Ok(())
+    /// Whether `c` is a token, or its bytes are.
+    fn knows(&self, c: char) -> bool {
+        let in_table = self.known.get(c as usize);
+        in_table.copied().unwrap_or_else(|| self.look_up(c))
     }
-}
 
-fn cut_pieces(cut: &Cut, pieces: &mut PreTokenizedString) -> Result<(), TokenizerError> {
-    match cut {
-        Cut::Regex(regex, behavior) => {
-            let regex: &Cutter = regex;
-            pieces.split(|_, piece| piece.split(regex, *behavior))
-        }
-        Cut::Stage(stage) => stage.pre_tokenize(pieces),
+    fn look_up(&self, c: char) -> bool {
+        let mut buffer = [0; 4];
+        let text = c.encode_utf8(&mut buffer);
+        let is_token = |text: &str| self.model.token_to_id(text).is_some();
+        is_token(text)
+            || self.byte_fallback && text.bytes().all(|byte| is_token(&format!("<{byte:#04X}>")))
     }
-    .map_err(encode_error)
-}
 
-/// The crate's stages, with its silent regular expressions replaced by ones that report.
-fn cuts(stage: Option<PreTokenizerWrapper>) -> Result<Vec<Cut>, TokenizerError> {
-    let mut cuts = Vec::new();
-    match stage {
-        None => {}
-        Some(PreTokenizerWrapper::Sequence(stages)) => {
-            for stage in stages.into_iter() {
-                cuts.extend(self::cuts(Some(stage))?);
-            }
+    /// The character that stood in the text where the piece has `c`: in the byte-level alphabet that is one of its
+    /// bytes.
+    fn as_typed(&self, piece: &str, at: usize, c: char) -> char {
+        if !self.byte_level {
+            return c;
         }
-        Some(PreTokenizerWrapper::Split(split)) if !split.invert => {
-            let regex = match &split.pattern {
-                SplitPattern::Regex(regex) => compile(regex)?,
-                SplitPattern::String(text) => compile(&fancy_regex::escape(text))?,
-            };
-            cuts.push(Cut::Regex(Box::new(regex), split.behavior));
-        }
-        Some(PreTokenizerWrapper::ByteLevel(stage))
-            if stage.use_regex && !stage.add_prefix_space =>
-        {
-            // The crate's own expression is GPT-2's, and as silent.
-            let gpt2 = PreTokenizer::named("gpt-2").expect("`gpt-2` is in PRE_TOKENIZERS");
-            let isolated = SplitDelimiterBehavior::Isolated;
-            for regex in gpt2.regexes {
-                cuts.push(Cut::Regex(Box::new(compile(regex)?), isolated));
-            }
-            cuts.push(Cut::Stage(stage.use_regex(false).into()));
-        }
-        Some(stage) => cuts.push(Cut::Stage(stage)),
-    }
-    Ok(cuts)
-}
-
-fn compile(regex: &str) -> Result<Cutter, TokenizerError> {
-    Cutter::new(regex).map_err(|error| TokenizerError::Encode {
-        why: format!("the pre-tokeniser's regular expression {regex:?}: {error}"),
-    })
-}
-
-fn encode_error(error: Box<dyn std::error::Error + Send + Sync>) -> TokenizerError {
-    TokenizerError::Encode {
-        why: error.to_string(),
+        let (bytes, n_before) = (token_bytes(piece), token_bytes(&piece[..at]).len());
+        let text = std::str::from_utf8(&bytes).unwrap_or("\u{fffd}");
+        let before = text.char_indices().take_while(|&(i, _)| i <= n_before);
+        before.last().map_or(c, |(_, typed)| typed)
     }
 }
 
 /// Splits `"left right"` at the first space that is not the first character.
 ///
+/// `list` is how messages name the merges.
+///
 /// # Errors
 /// When there is no such space.
-pub fn split_merges(merges: &[String]) -> Result<Vec<(String, String)>, TokenizerError> {
+pub fn split_merges(
+    list: &str,
+    merges: &[String],
+) -> Result<Vec<(String, String)>, TokenizerError> {
     let split = |(index, merge): (usize, &String)| {
         let space = merge.char_indices().skip(1).find(|&(_, c)| c == ' ');
         match space.map(|(at, _)| (&merge[..at], &merge[at + 1..])) {
             Some((left, right)) if !right.is_empty() => Ok((left.to_owned(), right.to_owned())),
             _ => Err(TokenizerError::Merge {
+                list: list.to_owned(),
                 index,
                 merge: shorten(merge),
                 why: "expected two tokens separated by a space".to_owned(),
@@ -323,6 +301,7 @@ pub fn split_merges(merges: &[String]) -> Result<Vec<(String, String)>, Tokenize
 /// # Errors
 /// When a text for which `is_token` is false turns up.
 pub fn check_merges(
+    list: &str,
     is_token: impl Fn(&str) -> bool,
     merges: &[(String, String)],
 ) -> Result<(), TokenizerError> {
@@ -334,6 +313,7 @@ pub fn check_merges(
         for text in [left, right, &joined] {
             if !is_token(text) {
                 return Err(TokenizerError::Merge {
+                    list: list.to_owned(),
                     index,
                     merge: shorten(&format!("{left} {right}")),
                     why: format!("{:?} is not a token", shorten(text)),
@@ -354,12 +334,4 @@ fn first_of_each(merges: Vec<(String, String)>) -> Merges {
     let mut seen = HashSet::new();
     let first = |pair: &(String, String)| seen.insert(pair.clone());
     merges.into_iter().filter(first).collect()
-}
-
-/// At most sixty characters of a text, for messages.
-pub fn shorten(text: &str) -> String {
-    match text.char_indices().nth(60) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text.to_owned(),
-    }
 }

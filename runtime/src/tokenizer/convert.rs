@@ -5,8 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::bpe::shorten;
-use super::error::TokenizerError;
+use super::error::{TokenizerError, shorten};
 use super::folder::FolderConfig;
 use super::json::{Spelling, TokenizerJson};
 use super::pre::PreTokenizer;
@@ -288,6 +287,7 @@ fn scores(json: &TokenizerJson) -> Result<Vec<f32>, TokenizerError> {
     for (index, (left, right)) in json.merges.iter().enumerate() {
         let joined = format!("{left}{right}");
         let refuse = |why: &str| TokenizerError::Merge {
+            list: json.list("model.merges"),
             index,
             merge: shorten(&format!("{left} {right}")),
             why: format!("{joined:?} {why}"),
@@ -314,7 +314,9 @@ fn scores(json: &TokenizerJson) -> Result<Vec<f32>, TokenizerError> {
         .iter()
         .map(|(l, r)| (l.as_str(), r.as_str()))
         .collect();
-    for &text in ids.keys() {
+    // In the file's order, so that the same file always gets the same answer.
+    let ordinary = |token: &&(String, TokenType)| token.1 == TokenType::Normal;
+    for (text, _) in json.tokens.iter().filter(ordinary) {
         for (at, _) in text.char_indices().skip(1) {
             let pair = text.split_at(at);
             if symbol(pair.0) && symbol(pair.1) && !listed.contains(&pair) {

@@ -50,21 +50,26 @@ pub enum TokenizerError {
         known: &'static str,
     },
     /// No tokens.
-    #[error("tokenizer.ggml.tokens: the vocabulary is empty")]
-    Empty,
+    #[error("{list}: the vocabulary is empty")]
+    Empty {
+        /// The list, as its file names it.
+        list: String,
+    },
     /// Two lists that describe the same tokens differ in length.
-    #[error("{key}: expected {expected} entries, one for each token, got {got}")]
+    #[error("{list}: expected {expected} entries, one for each token, got {got}")]
     Length {
-        /// The list.
-        key: &'static str,
+        /// The list, as its file names it.
+        list: String,
         /// The number of tokens.
         expected: usize,
         /// The number of entries.
         got: usize,
     },
     /// One text has two ids, so encoding would be a matter of chance.
-    #[error("tokenizer.ggml.tokens: {token:?} is both token {first} and token {second}")]
+    #[error("{list}: {token:?} is both token {first} and token {second}")]
     Duplicate {
+        /// The list, as its file names it.
+        list: String,
         /// The text.
         token: String,
         /// Its lower id.
@@ -73,22 +78,28 @@ pub enum TokenizerError {
         second: u32,
     },
     /// A token type outside 1..=6.
-    #[error("tokenizer.ggml.token_type[{id}]: expected 1 to 6, got {got}")]
+    #[error("{list}[{id}]: expected 1 to 6, got {got}")]
     Type {
+        /// The list, as its file names it.
+        list: String,
         /// The token.
         id: u32,
         /// The number found.
         got: i32,
     },
     /// A score that cannot be compared.
-    #[error("tokenizer.ggml.scores[{id}]: expected a number, got NaN")]
+    #[error("{list}[{id}]: expected a number, got NaN")]
     Score {
+        /// The list, as its file names it.
+        list: String,
         /// The token.
         id: u32,
     },
     /// A merge rule that the vocabulary does not bear out.
-    #[error("tokenizer.ggml.merges[{index}] = {merge:?}: {why}")]
+    #[error("{list}[{index}] = {merge:?}: {why}")]
     Merge {
+        /// The list, as its file names it.
+        list: String,
         /// Its rank.
         index: usize,
         /// The rule.
@@ -100,7 +111,7 @@ pub enum TokenizerError {
     #[error("{key} is {id}, but the vocabulary has {n_vocab} tokens")]
     SpecialId {
         /// The key that names it.
-        key: &'static str,
+        key: String,
         /// The id.
         id: u32,
         /// The number of tokens.
@@ -139,11 +150,62 @@ pub enum TokenizerError {
         "the prompt is empty and the model has no begin-of-text token to start from; give some text"
     )]
     EmptyPrompt,
-    /// Text that the vocabulary cannot express.
-    #[error("the vocabulary has no token for {text:?} and no unknown token to stand for it")]
+    /// A character that the vocabulary cannot express. It would vanish without a word.
+    #[error(
+        "the vocabulary has no token for the character {character:?} and no unknown token to stand for it; \
+         leave it out, or use the model's own tokenizer"
+    )]
     Inexpressible {
-        /// The text.
-        text: String,
+        /// The character; U+FFFD where the file's own stages made bytes that are none.
+        character: char,
+    },
+    /// A stage of `tokenizer.json` that cannot run as it is written.
+    #[error("{file}: {stage}: {field}: expected {expected}, got {got}")]
+    Stage {
+        /// The file.
+        file: String,
+        /// Which stage: `pre_tokenizer 2 (Split)`.
+        stage: String,
+        /// The parameter at fault.
+        field: &'static str,
+        /// What would do.
+        expected: String,
+        /// What is there, shortened.
+        got: String,
+    },
+    /// A regular expression that does not compile, or only into something too large.
+    #[error("{stage}: the regular expression {regex:?} cannot be used: {why}")]
+    Regex {
+        /// Whose expression: a file and its stage, or a known pre-tokeniser.
+        stage: String,
+        /// The expression, shortened.
+        regex: String,
+        /// What the library said.
+        why: String,
+    },
+    /// A regular expression that takes more time on a text than any sane one.
+    #[error(
+        "{stage}: the regular expression {regex:?} gave up on this text ({why}); the tokenizer is unfit for it"
+    )]
+    Slow {
+        /// Whose expression: a file and its stage, or a known pre-tokeniser.
+        stage: String,
+        /// The expression, shortened.
+        regex: String,
+        /// What ran out.
+        why: String,
+    },
+    /// Stages that blow a text up.
+    #[error(
+        "{stage} turns a text of {text_bytes} bytes into more than {limit_bytes}; no tokenizer of a model does"
+    )]
+    Growth {
+        /// The stage at which the limit was passed.
+        stage: String,
+        /// What went in.
+        text_bytes: usize,
+        /// The limit.
+        limit_bytes: usize,
     },
     /// A prompt that is not text.
     #[error("{what} is not valid UTF-8 (byte {offset}); pass UTF-8 text")]
@@ -159,4 +221,12 @@ pub enum TokenizerError {
         /// What the library said.
         why: String,
     },
+}
+
+/// At most sixty characters of a text, for messages.
+pub fn shorten(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
 }

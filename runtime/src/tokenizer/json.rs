@@ -1,17 +1,21 @@
 //! `tokenizer.json`, read into checked plain data: nothing reaches the `tokenizers` crate that could make it panic.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
-use tokenizers::tokenizer::{AddedToken, NormalizerWrapper, PreTokenizerWrapper};
+use tokenizers::tokenizer::AddedToken;
 
-use super::bpe::{Bpe, BpeParts, check_merges, shorten};
-use super::error::TokenizerError;
+use super::bpe::{Bpe, BpeParts, check_merges};
+use super::error::{TokenizerError, shorten};
 use super::spm::{SPACE, parse_byte};
+use super::stages::{self, flatten, kind};
 use super::vocab::TokenType;
 use crate::small_file::{self, MAX_TEXT_BYTES};
+
+/// Bytes that added tokens may have together; they are all searched for at once, by a table of their letters.
+const MAX_ADDED_BYTES: usize = 2 << 20;
 
 /// How tokens spell bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +50,7 @@ pub struct TokenizerJson {
     /// Unknown characters become bytes.
     pub byte_fallback: bool,
     fuse_unk: bool,
+    path: PathBuf,
     vocab: HashMap<String, u32>,
     added: Vec<AddedToken>,
 }
@@ -169,10 +174,10 @@ impl TokenizerJson {
                 });
             }
         }
-        refuse_stage(raw.normalizer.as_ref(), "Precompiled")?;
         let spelling = spelling(raw.decoder.as_ref())?;
         let tokens = tokens_by_id(&raw, spelling, path)?;
-        let merges = merges(raw.model.merges)?;
+        let list = list(path, "model.merges");
+        let merges = merges(&list, raw.model.merges)?;
         if let Some(unk) = &raw.model.unk_token
             && !raw.model.vocab.contains_key(unk)
         {
@@ -182,8 +187,18 @@ impl TokenizerJson {
                 why,
             });
         }
-        check_merges(|text| raw.model.vocab.contains_key(text), &merges)?;
+        check_merges(&list, |text| raw.model.vocab.contains_key(text), &merges)?;
         let mut added = raw.added_tokens;
+        let added_bytes: usize = added.iter().map(|token| token.content.len()).sum();
+        if added_bytes > MAX_ADDED_BYTES {
+            let why = format!(
+                "added_tokens have {added_bytes} bytes of text, more than {MAX_ADDED_BYTES}"
+            );
+            return Err(TokenizerError::File {
+                path: path.to_owned(),
+                why,
+            });
+        }
         added.sort_by_key(|token| token.id);
         let added = added.into_iter().map(|token| {
             AddedToken::from(token.content, token.special)
@@ -211,47 +226,40 @@ impl TokenizerJson {
             ignore_merges: raw.model.ignore_merges.unwrap_or(false),
             byte_fallback: raw.model.byte_fallback.unwrap_or(false),
             fuse_unk: raw.model.fuse_unk.unwrap_or(false),
+            path: path.to_owned(),
             vocab,
             added,
         })
     }
 
+    /// How messages name one of the file's lists.
+    pub fn list(&self, name: &str) -> String {
+        list(&self.path, name)
+    }
+
     /// The encoder that this file describes.
     ///
     /// # Errors
-    /// When a stage is unknown or a merge names a token that is not there.
+    /// When a stage is unknown or cannot run as it is written.
     pub fn encoder(&mut self) -> Result<Bpe, TokenizerError> {
-        let stage_error = |what: &'static str| {
-            move |error: serde_json::Error| TokenizerError::Unsupported {
-                what,
-                got: error.to_string(),
-                known: "the stages of the `tokenizers` library",
-            }
-        };
-        let normalizer: Option<NormalizerWrapper> = match &self.normalizer {
-            None | Some(Value::Null) => None,
-            Some(stage) => {
-                Some(Deserialize::deserialize(stage).map_err(stage_error("normalizer"))?)
-            }
-        };
-        let pre_tokenizer: Option<PreTokenizerWrapper> = match &self.pre_tokenizer {
-            None | Some(Value::Null) => None,
-            Some(stage) => {
-                Some(Deserialize::deserialize(stage).map_err(stage_error("pre_tokenizer"))?)
-            }
-        };
+        let file = self.path.display().to_string();
         Bpe::new(BpeParts {
+            rewrites: stages::rewrites(&file, self.normalizer.as_ref())?,
+            cuts: stages::cuts(&file, self.pre_tokenizer.as_ref())?,
+            byte_level: self.spelling == Spelling::ByteLevel,
             vocab: std::mem::take(&mut self.vocab),
             merges: std::mem::take(&mut self.merges),
             added: std::mem::take(&mut self.added),
-            normalizer,
-            pre_tokenizer,
             whole_pieces: self.ignore_merges,
             byte_fallback: self.byte_fallback,
             unk: self.unk.clone(),
             fuse_unk: self.fuse_unk,
         })
     }
+}
+
+fn list(path: &Path, name: &str) -> String {
+    format!("{}: {name}", path.display())
 }
 
 /// All tokens in id order.
@@ -277,8 +285,11 @@ fn tokens_by_id(
         };
         (id, text, kind)
     });
+    // Maps have no order of their own; the same file always gets the same answer.
+    let mut ordinary: Vec<_> = ordinary.collect();
+    ordinary.sort_unstable_by_key(|&(id, text, _)| (id, text));
     let mut tokens: Vec<(String, TokenType)> = Vec::new();
-    for (id, text, kind) in ordinary.chain(added) {
+    for (id, text, kind) in ordinary.into_iter().chain(added) {
         let at = id as usize;
         if at >= n_tokens.saturating_mul(2).max(1024) {
             return Err(TokenizerError::SparseIds {
@@ -302,15 +313,17 @@ fn tokens_by_id(
             *slot = (text.clone(), kind);
         }
     }
+    let list = list(path, "model.vocab and added_tokens");
     if tokens.is_empty() {
-        return Err(TokenizerError::Empty);
+        return Err(TokenizerError::Empty { list });
     }
-    check_unique(tokens.iter().map(|(text, _)| text.as_str()))?;
+    check_unique(&list, tokens.iter().map(|(text, _)| text.as_str()))?;
     Ok(tokens)
 }
 
-/// Refuses two ids for one text; empty texts are holes.
+/// Refuses two ids for one text; empty texts are holes. `list` is how messages name the tokens.
 pub fn check_unique<'a>(
+    list: &str,
     tokens: impl ExactSizeIterator<Item = &'a str>,
 ) -> Result<HashMap<&'a str, u32>, TokenizerError> {
     let mut ids = HashMap::with_capacity(tokens.len());
@@ -320,6 +333,7 @@ pub fn check_unique<'a>(
         }
         if let Some(first) = ids.insert(text, id) {
             return Err(TokenizerError::Duplicate {
+                list: list.to_owned(),
                 token: text.to_owned(),
                 first,
                 second: id,
@@ -329,12 +343,13 @@ pub fn check_unique<'a>(
     Ok(ids)
 }
 
-fn merges(raw: Vec<RawMerge>) -> Result<Vec<(String, String)>, TokenizerError> {
+fn merges(list: &str, raw: Vec<RawMerge>) -> Result<Vec<(String, String)>, TokenizerError> {
     let pair = |(index, merge): (usize, RawMerge)| match merge {
         RawMerge::Pair(left, right) => Ok((left, right)),
         RawMerge::Text(text) => match text.split_once(' ') {
             Some((left, right)) if !right.contains(' ') => Ok((left.to_owned(), right.to_owned())),
             _ => Err(TokenizerError::Merge {
+                list: list.to_owned(),
                 index,
                 merge: shorten(&text),
                 why: "expected two tokens separated by a space".to_owned(),
@@ -344,35 +359,8 @@ fn merges(raw: Vec<RawMerge>) -> Result<Vec<(String, String)>, TokenizerError> {
     raw.into_iter().enumerate().map(pair).collect()
 }
 
-/// Every stage of a possibly nested description.
-fn stages(stage: &Value) -> Vec<&Value> {
-    let nested = ["normalizers", "pretokenizers", "processors", "decoders"];
-    let lists = nested.iter().filter_map(|key| stage.get(key)?.as_array());
-    let inner: Vec<&Value> = lists.flatten().flat_map(stages).collect();
-    if inner.is_empty() { vec![stage] } else { inner }
-}
-
-fn kind(stage: &Value) -> &str {
-    stage.get("type").and_then(Value::as_str).unwrap_or("")
-}
-
-fn refuse_stage(stage: Option<&Value>, refused: &str) -> Result<(), TokenizerError> {
-    let found = stage
-        .into_iter()
-        .flat_map(stages)
-        .any(|stage| kind(stage) == refused);
-    if found {
-        return Err(TokenizerError::Unsupported {
-            what: "normalizer",
-            got: refused.to_owned(),
-            known: "Sequence, Prepend, Replace, NFC, NFD, NFKC, NFKD, Strip, Lowercase",
-        });
-    }
-    Ok(())
-}
-
 fn spelling(decoder: Option<&Value>) -> Result<Spelling, TokenizerError> {
-    let decoders = decoder.map(stages).unwrap_or_default();
+    let decoders = flatten(decoder);
     let has = |wanted: &str| decoders.iter().any(|stage| kind(stage) == wanted);
     if has("ByteLevel") {
         return Ok(Spelling::ByteLevel);
@@ -412,8 +400,7 @@ fn spelling(decoder: Option<&Value>) -> Result<Spelling, TokenizerError> {
 
 /// The special token that a template post-processor puts before a text.
 fn leading_special(post_processor: Option<&Value>) -> Option<String> {
-    let stages = post_processor.map(stages).unwrap_or_default();
-    let template = stages
+    let template = flatten(post_processor)
         .into_iter()
         .find(|stage| kind(stage) == "TemplateProcessing")?;
     let first = template.get("single")?.as_array()?.first()?;

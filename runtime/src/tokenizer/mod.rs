@@ -14,6 +14,7 @@ mod pieces;
 mod pre;
 mod proto;
 mod spm;
+mod stages;
 mod vocab;
 
 use std::ffi::OsString;
@@ -108,7 +109,8 @@ impl Tokenizer {
             return Self::from_embedded_json(vocab);
         }
         let types = vocab.checked_types()?;
-        let ids = json::check_unique(vocab.tokens.iter().map(String::as_str))?;
+        let list = vocab.list("tokens");
+        let ids = json::check_unique(&list, vocab.tokens.iter().map(String::as_str))?;
         let mut notes = Vec::new();
         let (encoder, spelling, default_bos, kind) = match vocab.model.as_str() {
             "gpt2" => {
@@ -250,6 +252,7 @@ impl Tokenizer {
         ];
         for (key, id) in named {
             if let Some(id) = id.filter(|&id| id as usize >= n_vocab) {
+                let key = key.to_owned();
                 return Err(TokenizerError::SpecialId { key, id, n_vocab });
             }
         }
@@ -393,7 +396,10 @@ impl Tokenizer {
     }
 
     /// A prompt to ids: control tokens are recognised, and a begin-of-text token is put first where the model
-    /// expects one and the text does not have it already. An empty prompt is the begin-of-text token alone.
+    /// expects one. An empty prompt is the begin-of-text token alone.
+    ///
+    /// As in the `tokenizers` library, a prompt that spells the begin-of-text token itself gets two. A conversation
+    /// gets none here: its template writes what there is to be ([`crate::chat::ChatTemplate::encode`]).
     ///
     /// # Errors
     /// When the vocabulary cannot express the text, or the prompt is empty and there is no begin-of-text token.
@@ -406,11 +412,9 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Puts the begin-of-text token first where the model expects one and it is not there.
+    /// Puts the begin-of-text token first where the model expects one, whatever `ids` begin with.
     pub fn put_bos_first(&self, ids: &mut Vec<u32>) {
-        if let Some(bos) = self.bos.filter(|_| self.add_bos)
-            && ids.first() != Some(&bos)
-        {
+        if let Some(bos) = self.bos.filter(|_| self.add_bos) {
             ids.insert(0, bos);
         }
     }

@@ -79,6 +79,7 @@ pub fn read(path: &Path) -> Result<GgufVocab, TokenizerError> {
     let mut vocab = GgufVocab {
         model: "llama".to_owned(),
         add_space_prefix: Some(true),
+        file: Some(path.to_owned()),
         ..GgufVocab::default()
     };
     // The library's defaults for what the file leaves out.

@@ -221,9 +221,9 @@ impl SentencePiece {
             (Some(bytes), _) => out.extend(bytes),
             (None, Some(unk)) => out.push(unk),
             (None, None) => {
-                return Err(TokenizerError::Inexpressible {
-                    text: symbol.to_owned(),
-                });
+                // What merging left alone and no token says is one character.
+                let character = symbol.chars().next().unwrap_or(char::REPLACEMENT_CHARACTER);
+                return Err(TokenizerError::Inexpressible { character });
             }
         }
         Ok(())

@@ -5,6 +5,14 @@ use super::spm::parse_byte;
 pub use crate::vocab::{GgufVocab, TokenType};
 
 impl GgufVocab {
+    /// How messages name one of the lists: as the file that it came from does.
+    pub(super) fn list(&self, name: &str) -> String {
+        match &self.file {
+            Some(file) => format!("{}: {name}", file.display()),
+            None => format!("tokenizer.ggml.{name}"),
+        }
+    }
+
     /// Checks that the keys fit together, and gives every token its type.
     ///
     /// Where the file has no types they follow from the texts and the named ids. Empty tokens are unused, and the
@@ -15,25 +23,31 @@ impl GgufVocab {
     pub(super) fn checked_types(&self) -> Result<Vec<TokenType>, TokenizerError> {
         let n_vocab = self.tokens.len();
         if n_vocab == 0 {
-            return Err(TokenizerError::Empty);
+            let list = self.list("tokens");
+            return Err(TokenizerError::Empty { list });
         }
         let named = [
-            ("tokenizer.ggml.bos_token_id", self.bos),
-            ("tokenizer.ggml.eos_token_id", self.eos),
-            ("tokenizer.ggml.eot_token_id", self.eot),
-            ("tokenizer.ggml.unknown_token_id", self.unk),
+            ("bos_token_id", self.bos),
+            ("eos_token_id", self.eos),
+            ("eot_token_id", self.eot),
+            ("unknown_token_id", self.unk),
         ];
-        for (key, id) in named {
+        for (name, id) in named {
             if let Some(id) = id.filter(|&id| id as usize >= n_vocab) {
+                let key = self.list(name);
                 return Err(TokenizerError::SpecialId { key, id, n_vocab });
             }
         }
         let mut types = if self.token_types.is_empty() {
             self.guessed_types()
         } else {
-            check_length("tokenizer.ggml.token_type", n_vocab, self.token_types.len())?;
+            self.check_length("token_type", self.token_types.len())?;
             let known = |(id, &got): (u32, &i32)| {
-                TokenType::from_gguf(got).ok_or(TokenizerError::Type { id, got })
+                TokenType::from_gguf(got).ok_or_else(|| TokenizerError::Type {
+                    list: self.list("token_type"),
+                    id,
+                    got,
+                })
             };
             (0u32..)
                 .zip(&self.token_types)
@@ -71,21 +85,26 @@ impl GgufVocab {
     /// # Errors
     /// When they are absent, of another number than the tokens, or not comparable.
     pub(super) fn checked_scores(&self) -> Result<Vec<f32>, TokenizerError> {
-        check_length(
-            "tokenizer.ggml.scores",
-            self.tokens.len(),
-            self.scores.len(),
-        )?;
+        self.check_length("scores", self.scores.len())?;
         match (0u32..).zip(&self.scores).find(|(_, score)| score.is_nan()) {
-            Some((id, _)) => Err(TokenizerError::Score { id }),
+            Some((id, _)) => Err(TokenizerError::Score {
+                list: self.list("scores"),
+                id,
+            }),
             None => Ok(self.scores.clone()),
         }
     }
-}
 
-fn check_length(key: &'static str, expected: usize, got: usize) -> Result<(), TokenizerError> {
-    if expected == got {
-        return Ok(());
+    fn check_length(&self, name: &str, got: usize) -> Result<(), TokenizerError> {
+        let expected = self.tokens.len();
+        if expected == got {
+            return Ok(());
+        }
+        let list = self.list(name);
+        Err(TokenizerError::Length {
+            list,
+            expected,
+            got,
+        })
     }
-    Err(TokenizerError::Length { key, expected, got })
 }

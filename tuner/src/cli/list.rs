@@ -62,11 +62,11 @@ fn refusal(spec: &KernelSpec, k: usize, cpu: Features) -> Option<String> {
     }
     let plan = match variant::plan(spec, k) {
         Ok(plan) => plan,
-        Err(e) => return Some(e.why),
+        Err(e) => return Some(e.why.to_string()),
     };
     let backend = match backend::for_isa(spec.isa) {
         Ok(backend) => backend,
-        Err(e) => return Some(e.why),
+        Err(e) => return Some(e.to_string()),
     };
     for program in plan
         .unpack
@@ -74,7 +74,9 @@ fn refusal(spec: &KernelSpec, k: usize, cpu: Features) -> Option<String> {
         .chain(plan.main.into_iter().map(|(_, p)| p))
     {
         let emitted = match Checked::new(program) {
-            Ok(checked) => backend.emit(&checked, spec.isa, cpu).map_err(|e| e.why),
+            Ok(checked) => backend
+                .emit(&checked, spec.isa, cpu)
+                .map_err(|e| e.why.to_string()),
             Err(e) => Err(e.to_string()),
         };
         if let Err(why) = emitted {

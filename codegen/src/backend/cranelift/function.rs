@@ -6,10 +6,10 @@ use super::prefetch;
 use super::reads::{first_reads, lane_type};
 use super::select::{self, Select};
 use super::target::Target;
+use crate::abi::Args;
 use crate::isa::Arch;
-use crate::kernel::Args;
 use crate::program::{Addr, Checked, Counter, Index, Loop, Op, Stmt, Value as Slot};
-use crate::variant::Unsupported;
+use crate::spec::{Reason, Unsupported};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
     AbiParam, BlockArg, ConstantData, Endianness, Function, InstBuilder, MemFlagsData, SigRef,
@@ -368,7 +368,7 @@ impl<'a> Emitter<'a> {
                 v
             }
             _ => select::op(self.select, self, op)
-                .map_err(|why| Unsupported::new(&self.program.name, why))?,
+                .map_err(|why| Unsupported::new(&self.program.name, Reason::Instructions(why)))?,
         };
         self.set(slot, v);
         Ok(())

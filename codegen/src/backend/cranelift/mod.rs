@@ -18,7 +18,7 @@ mod tests;
 use super::{Backend, Code};
 use crate::isa::{Arch, Features, Isa};
 use crate::program::{Checked, Width};
-use crate::variant::Unsupported;
+use crate::spec::{Reason, Unsupported};
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::isa::OwnedTargetIsa;
@@ -69,10 +69,10 @@ pub fn compile(program: &Checked, target: &Target, listing: bool) -> Result<Comp
     if program.width != Width::W16 {
         return Err(Unsupported::new(
             &program.name,
-            format!(
+            Reason::Instructions(format!(
                 "{} bytes a vector; this backend emits 16",
                 program.width.bytes()
-            ),
+            )),
         ));
     }
     let isa: OwnedTargetIsa = target.machine()?;
@@ -80,7 +80,7 @@ pub fn compile(program: &Checked, target: &Target, listing: bool) -> Result<Comp
     context.want_disasm = listing;
     let compiled = context
         .compile(&*isa, &mut ControlPlane::default())
-        .map_err(|e| Unsupported::new(&program.name, format!("Cranelift: {:?}", e.inner)))?;
+        .map_err(|e| Unsupported::new(&program.name, Reason::Compiler(format!("{:?}", e.inner))))?;
     // A kernel calls nothing by name, so its bytes run wherever they are put.
     assert!(
         compiled.buffer.relocs().is_empty(),

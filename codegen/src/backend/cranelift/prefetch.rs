@@ -3,8 +3,8 @@
 //! An unused load instead of a prefetch gained nothing: it has to retire.
 
 use super::function::{Emitter, memory};
+use crate::abi::{Args, PREFETCH_LINES};
 use crate::isa::Arch;
-use crate::kernel::{Args, PREFETCH_LINES};
 use crate::program::{Addr, Stmt};
 use cranelift_codegen::ir::{AbiParam, InstBuilder, Signature, types};
 use cranelift_codegen::isa::CallConv;

@@ -2,7 +2,7 @@
 //! Flags are set one by one, since Cranelift's presets are wrong for us: `x86-64-v3` and `znver*` lack `has_avx`.
 
 use crate::isa::{Arch, Feature, Features, Isa};
-use crate::variant::Unsupported;
+use crate::spec::{Reason, Unsupported};
 use cranelift_codegen::isa::{self, CallConv, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable, SetError};
 use target_lexicon::{Architecture, HOST, Triple};
@@ -80,7 +80,7 @@ impl Target {
     /// [`Unsupported`] when this build has no compiler for it.
     pub fn machine(&self) -> Result<OwnedTargetIsa, Unsupported> {
         let failed =
-            |e: &dyn std::fmt::Display| Unsupported::new(self.isa, format!("Cranelift: {e}"));
+            |e: &dyn std::fmt::Display| Unsupported::new(self.isa, Reason::Compiler(e.to_string()));
         let shared = shared_flags().map_err(|e| failed(&e))?;
         let mut builder = isa::lookup(self.triple.clone()).map_err(|e| failed(&e))?;
         for flag in self.flags() {

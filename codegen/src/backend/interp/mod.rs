@@ -11,9 +11,10 @@ mod strict;
 pub use eval::eval;
 
 use super::{Backend, Code};
+use crate::abi::Operands;
 use crate::isa::{Features, Isa};
-use crate::program::{Addr, Checked, Lanes, Loop, Op, Operand, Program, Stmt, Value, Width};
-use crate::variant::Unsupported;
+use crate::program::{Addr, Checked, Lanes, Loop, Op, Program, Stmt, Value, Width};
+use crate::spec::Unsupported;
 
 /// The backend.
 pub struct Interp;
@@ -28,54 +29,12 @@ impl Backend for Interp {
     }
 
     fn emit(&self, _: &Checked, _: Isa, _: Features) -> Result<Code, Unsupported> {
-        Ok(Code::Interpreted)
-    }
-}
-
-/// The memory that one call sees.
-pub struct Memory<'a> {
-    /// Read-only operands, in [`Operand::ALL`] order; empty where unused.
-    pub weights: &'a [u8],
-    /// Prepared activations.
-    pub acts: &'a [u8],
-    /// Sums of activations, as bytes.
-    pub sums: &'a [u8],
-    /// The program's constants.
-    pub consts: &'a [u8],
-    /// Working memory.
-    pub scratch: [&'a mut [u8]; 2],
-    /// The result, as bytes.
-    pub out: &'a mut [u8],
-    /// Scales of tokens and groups, as bytes.
-    pub scales: &'a [u8],
-}
-
-impl Memory<'_> {
-    fn read(&self, operand: Operand) -> &[u8] {
-        match operand {
-            Operand::Weights => self.weights,
-            Operand::Acts => self.acts,
-            Operand::Sums => self.sums,
-            Operand::Consts => self.consts,
-            Operand::Scratch0 => self.scratch[0],
-            Operand::Scratch1 => self.scratch[1],
-            Operand::Out => self.out,
-            Operand::Scales => self.scales,
-        }
-    }
-
-    fn write(&mut self, operand: Operand) -> &mut [u8] {
-        match operand {
-            Operand::Scratch0 => self.scratch[0],
-            Operand::Scratch1 => self.scratch[1],
-            Operand::Out => self.out,
-            other => panic!("store to read-only {other:?}"),
-        }
+        Ok(Code::Interpreted(run))
     }
 }
 
 struct Machine<'a, 'm, const W: usize> {
-    memory: &'a mut Memory<'m>,
+    memory: &'a mut Operands<'m>,
     values: Vec<[u8; W]>,
     indices: Vec<usize>,
     counters: Vec<usize>,
@@ -90,7 +49,7 @@ struct Machine<'a, 'm, const W: usize> {
 ///
 /// # Panics
 /// When a contract or a promise is broken, or an access leaves an operand.
-pub fn run_strict(program: &Program, memory: &mut Memory<'_>) {
+pub fn run_strict(program: &Program, memory: &mut Operands<'_>) {
     start(program, memory, Some(program));
 }
 
@@ -98,11 +57,11 @@ pub fn run_strict(program: &Program, memory: &mut Memory<'_>) {
 ///
 /// # Panics
 /// When an access leaves an operand or a sum overflows: both are bugs that [`Checked`] rules out.
-pub fn run(program: &Program, memory: &mut Memory<'_>) {
+pub fn run(program: &Program, memory: &mut Operands<'_>) {
     start(program, memory, None);
 }
 
-fn start(program: &Program, memory: &mut Memory<'_>, strict: Option<&Program>) {
+fn start(program: &Program, memory: &mut Operands<'_>, strict: Option<&Program>) {
     match program.width {
         Width::W16 => Machine::<16>::new(program, memory, strict).stmts(&program.body),
         Width::W32 => Machine::<32>::new(program, memory, strict).stmts(&program.body),
@@ -111,7 +70,7 @@ fn start(program: &Program, memory: &mut Memory<'_>, strict: Option<&Program>) {
 }
 
 impl<'a, 'm, const W: usize> Machine<'a, 'm, W> {
-    fn new(program: &Program, memory: &'a mut Memory<'m>, strict: Option<&'a Program>) -> Self {
+    fn new(program: &Program, memory: &'a mut Operands<'m>, strict: Option<&'a Program>) -> Self {
         Self {
             memory,
             values: vec![[0; W]; program.n_values as usize],
@@ -199,7 +158,7 @@ impl<'a, 'm, const W: usize> Machine<'a, 'm, W> {
     }
 
     fn bytes(&self, a: &Addr, len: usize) -> &[u8] {
-        &self.memory.read(a.operand)[self.at(a)..][..len]
+        &self.memory.bytes(a.operand)[self.at(a)..][..len]
     }
 
     fn vector(&self, a: &Addr) -> [u8; W] {
@@ -217,7 +176,7 @@ impl<'a, 'm, const W: usize> Machine<'a, 'm, W> {
                 v
             );
         }
-        self.memory.write(a.operand)[at..][..W].copy_from_slice(v);
+        self.memory.bytes_mut(a.operand)[at..][..W].copy_from_slice(v);
     }
 
     fn op(&mut self, op: &Op) -> [u8; W] {

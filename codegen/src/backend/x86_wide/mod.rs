@@ -43,7 +43,7 @@ mod values;
 use super::{Backend, Code};
 use crate::isa::{Features, Isa};
 use crate::program::Checked;
-use crate::variant::Unsupported;
+use crate::spec::{Reason, Unsupported};
 use emit::Emitter;
 use order::Order;
 use pointers::Pointers;
@@ -72,11 +72,11 @@ impl Backend for X86Wide {
         if program.width != isa.width() {
             return Err(Unsupported::new(
                 &program.name,
-                format!(
+                Reason::Instructions(format!(
                     "its vectors have {} bytes, those of {isa} {}",
                     program.width.bytes(),
                     isa.width().bytes()
-                ),
+                )),
             ));
         }
         let target = Target::new(isa, cpu);
@@ -84,7 +84,7 @@ impl Backend for X86Wide {
         if let Some(span) = order.loops.iter().find(|s| s.stmt.trip > i32::MAX as usize) {
             return Err(Unsupported::new(
                 &program.name,
-                format!("a loop of {} turns", span.stmt.trip),
+                Reason::TooFar(format!("a loop of {} turns", span.stmt.trip)),
             ));
         }
         let mut effort = Effort::default();
@@ -125,17 +125,15 @@ impl Effort {
 
 fn out_of_registers(program: &Checked, isa: Isa, attempt: &emit::Attempt) -> Unsupported {
     let why = if attempt.vectors > isa.vector_registers() {
-        format!(
-            "it needs {} vector registers, {isa} has {}",
-            attempt.vectors,
-            isa.vector_registers()
-        )
+        Reason::VectorRegisters {
+            needed: attempt.vectors,
+            have: isa.vector_registers(),
+        }
     } else {
-        format!(
-            "it needs {} general registers, {} are free",
-            attempt.generals,
-            regs::GENERAL_COUNT
-        )
+        Reason::GeneralRegisters {
+            needed: attempt.generals,
+            free: regs::GENERAL_COUNT,
+        }
     };
     Unsupported::new(&program.name, why)
 }

@@ -5,7 +5,7 @@
 use super::order::{Node, Order};
 use super::values::{Memory, Values};
 use crate::program::{Addr, Operand, Program};
-use crate::variant::Unsupported;
+use crate::spec::{Reason, Unsupported};
 
 /// One stepped pointer.
 #[derive(Debug)]
@@ -198,7 +198,7 @@ impl Pointers {
             (bytes > 1 << 30).then(|| {
                 Unsupported::new(
                     &program.name,
-                    format!("{what} of {bytes} bytes in {:?}", addr.operand),
+                    Reason::TooFar(format!("{what} of {bytes} bytes in {:?}", addr.operand)),
                 )
             })
         };

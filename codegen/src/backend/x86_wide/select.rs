@@ -3,7 +3,7 @@
 
 use crate::isa::{Feature, Features, Isa};
 use crate::program::{Op, Width};
-use crate::variant::Unsupported;
+use crate::spec::{Reason, Unsupported};
 use iced_x86::{Code, Register};
 
 /// What the emitter may use.
@@ -256,7 +256,9 @@ pub(super) fn shape(op: &Op, t: Target) -> Result<Shape, Unsupported> {
             let (code, bcast) = t.dot.ok_or_else(|| {
                 Unsupported::new(
                     t.isa,
-                    "it has no dot product; the family's MaddU8I8 form fits it",
+                    Reason::Instructions(
+                        "it has no dot product; the family's MaddU8I8 form fits it".into(),
+                    ),
                 )
             })?;
             Shape::Dot { code, bcast }
@@ -264,7 +266,7 @@ pub(super) fn shape(op: &Op, t: Target) -> Result<Shape, Unsupported> {
         Op::Lut64 { .. } | Op::Lut128 { .. } if !t.isa.has_wide_lut() => {
             return Err(Unsupported::new(
                 t.isa,
-                "it has no byte look-up across 64 bytes",
+                Reason::Instructions("it has no byte look-up across 64 bytes".into()),
             ));
         }
         Op::Lut64 { .. } => Shape::Two {
@@ -321,7 +323,7 @@ fn shift(op: &Op, t: Target) -> Result<Shape, Unsupported> {
     if by >= bits {
         return Err(Unsupported::new(
             t.isa,
-            format!("a shift by {by} of {bits}-bit elements"),
+            Reason::Instructions(format!("a shift by {by} of {bits}-bit elements")),
         ));
     }
     Ok(Shape::Shift {

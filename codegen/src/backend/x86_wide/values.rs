@@ -4,7 +4,7 @@
 use super::order::{Node, Order};
 use super::select::{Shape, Target, shape, splat};
 use crate::program::{Op, Operand, Program, Value};
-use crate::variant::Unsupported;
+use crate::spec::Unsupported;
 
 /// What to give up to make a program fit the registers; tried in order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

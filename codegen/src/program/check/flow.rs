@@ -7,6 +7,7 @@
 
 use super::abs::{Abs, I16, I32, Kind, Linear, Range};
 use super::bytes::{Arena, HashMap};
+use super::fault::{Fault, FaultKind};
 use super::structure::IndexFacts;
 use crate::program::{Addr, Carried, Counter, Loop, Op, Program, Promise, Stmt, Value};
 
@@ -39,19 +40,6 @@ enum Turn {
     Becomes(Abs),
 }
 
-/// Names the step in an error, once.
-pub(super) fn at_stmt(stmt: &Stmt, why: String) -> String {
-    match stmt {
-        Stmt::Loop(l) if why.starts_with("at ") => {
-            format!("in loop c{} of {}, {why}", l.counter.0, l.trip)
-        }
-        _ if why.starts_with("in loop ") || why.starts_with("at ") => why,
-        Stmt::Loop(l) => format!("in loop c{} of {}: {why}", l.counter.0, l.trip),
-        Stmt::Let(v, op) => format!("at v{} = {op:?}: {why}", v.0),
-        other => format!("at {other:?}: {why}"),
-    }
-}
-
 impl<'p> Flow<'p> {
     pub(super) fn new(program: &'p Program, indices: &'p [IndexFacts]) -> Self {
         Self {
@@ -82,7 +70,7 @@ impl<'p> Flow<'p> {
     }
 
     /// Proves the whole program.
-    pub(super) fn check(&mut self) -> Result<(), String> {
+    pub(super) fn check(&mut self) -> Result<(), Fault> {
         self.body(&self.program.body)
     }
 
@@ -102,14 +90,14 @@ impl<'p> Flow<'p> {
         })
     }
 
-    fn body(&mut self, body: &'p [Stmt]) -> Result<(), String> {
+    fn body(&mut self, body: &'p [Stmt]) -> Result<(), Fault> {
         for stmt in body {
-            self.stmt(stmt).map_err(|why| at_stmt(stmt, why))?;
+            self.stmt(stmt).map_err(|fault| fault.at(stmt))?;
         }
         Ok(())
     }
 
-    fn stmt(&mut self, stmt: &'p Stmt) -> Result<(), String> {
+    fn stmt(&mut self, stmt: &'p Stmt) -> Result<(), Fault> {
         match stmt {
             Stmt::Let(v, op) => {
                 self.ops[v.0 as usize] = Some(op);
@@ -124,7 +112,7 @@ impl<'p> Flow<'p> {
     }
 
     /// The stored value keeps the operand's promise.
-    fn store(&mut self, addr: &Addr, v: Value) -> Result<(), String> {
+    fn store(&mut self, addr: &Addr, v: Value) -> Result<(), Fault> {
         let Some(extent) = self.program.extent(addr.operand) else {
             return Ok(());
         };
@@ -163,19 +151,25 @@ impl<'p> Flow<'p> {
                 abs.w32,
             ),
             Promise::I16Planes(..) => {
-                return Err(format!("{:?} is promised as planes", addr.operand));
+                return Err(Fault::new(
+                    FaultKind::Promise,
+                    format!("{:?} is promised as planes", addr.operand),
+                ));
             }
         };
         if ok {
             return Ok(());
         }
-        Err(format!(
-            "v{} is in {range}, which does not keep (or is not aligned to) {:?} of {:?}",
-            v.0, extent.promise, addr.operand
+        Err(Fault::new(
+            FaultKind::Promise,
+            format!(
+                "v{} is in {range}, which does not keep (or is not aligned to) {:?} of {:?}",
+                v.0, extent.promise, addr.operand
+            ),
         ))
     }
 
-    fn repeat(&mut self, l: &'p Loop) -> Result<(), String> {
+    fn repeat(&mut self, l: &'p Loop) -> Result<(), Fault> {
         self.trips[l.counter.0 as usize] = l.trip;
         let turns = self.learn(l)?;
         if self.checking {
@@ -193,7 +187,7 @@ impl<'p> Flow<'p> {
     }
 
     /// What a turn of `l` does to each carried value, whatever they are.
-    fn learn(&mut self, l: &'p Loop) -> Result<Vec<Turn>, String> {
+    fn learn(&mut self, l: &'p Loop) -> Result<Vec<Turn>, Fault> {
         if let Some(known) = self.learnt.get(&l.counter.0) {
             return Ok(known.clone());
         }

@@ -7,6 +7,7 @@
 mod abs;
 mod bytes;
 mod counts;
+mod fault;
 mod flow;
 mod regions;
 mod structure;
@@ -14,20 +15,11 @@ mod transfer;
 
 pub use abs::Range;
 pub use counts::Counts;
+pub use fault::{CheckError, Fault, FaultKind};
 pub use flow::Ranges;
 
 use super::{Operand, Program, Value};
 use std::ops::Deref;
-
-/// Why a program is not accepted: a bug in the family that built it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("program {program} is wrong: {why}")]
-pub struct CheckError {
-    /// The program's name.
-    pub program: String,
-    /// What was found.
-    pub why: String,
-}
 
 /// A program that has been proven; emitters and the call into generated code take nothing else.
 #[derive(Clone, Debug)]
@@ -49,9 +41,9 @@ impl Checked {
                 ranges,
                 reach,
             }),
-            Err(why) => Err(CheckError {
+            Err(fault) => Err(CheckError {
                 program: program.name,
-                why,
+                fault,
             }),
         }
     }
@@ -81,7 +73,7 @@ impl Checked {
 
 type Proof = (Vec<Option<Ranges>>, [usize; Operand::COUNT]);
 
-fn prove(program: &Program) -> Result<Proof, String> {
+fn prove(program: &Program) -> Result<Proof, Fault> {
     let facts = structure::check(program)?;
     let mut flow = flow::Flow::new(program, &facts.indices);
     flow.check()?;

@@ -7,6 +7,7 @@
 
 use super::abs::{I16, I32, Range};
 use super::bytes::HashMap;
+use super::fault::{Fault, FaultKind};
 use super::flow::Flow;
 use crate::program::{Addr, Counter, Lanes, Loop, Op, Operand, Promise, Stmt, Value};
 use std::rc::Rc;
@@ -62,7 +63,7 @@ impl Cell {
 }
 
 /// Checks every writable operand of a program whose values `flow` has bounded.
-pub(super) fn check(flow: &Flow<'_>, lanes: [Option<Lanes>; Operand::COUNT]) -> Result<(), String> {
+pub(super) fn check(flow: &Flow<'_>, lanes: [Option<Lanes>; Operand::COUNT]) -> Result<(), Fault> {
     let program = flow.program;
     for operand in Operand::ALL.into_iter().filter(|o| o.is_writable()) {
         let Some(extent) = program.extent(operand) else {
@@ -74,10 +75,16 @@ pub(super) fn check(flow: &Flow<'_>, lanes: [Option<Lanes>; Operand::COUNT]) -> 
         unit = gcd(unit, extent.bytes);
         let lanes = lanes[operand as usize];
         if let Some(why) = misfit(extent.promise, lanes, unit) {
-            return Err(format!("{operand:?}: {why}"));
+            return Err(Fault::new(
+                FaultKind::Promise,
+                format!("{operand:?}: {why}"),
+            ));
         }
         if extent.bytes / unit.max(1) > MAX_CELLS {
-            return Err(format!("{operand:?} has too many cells of {unit} bytes"));
+            return Err(Fault::new(
+                FaultKind::TooLarge,
+                format!("{operand:?} has too many cells of {unit} bytes"),
+            ));
         }
         let start = Cell {
             range: Range::exact(0),
@@ -96,7 +103,7 @@ pub(super) fn check(flow: &Flow<'_>, lanes: [Option<Lanes>; Operand::COUNT]) -> 
         };
         walk.run(&events, true)
             .and_then(|()| walk.end(operand, zero))
-            .map_err(|why| format!("{operand:?}: {why}"))?;
+            .map_err(|fault| fault.of(operand))?;
     }
     Ok(())
 }
@@ -123,7 +130,7 @@ fn events<'p>(
     operand: Operand,
     body: &'p [Stmt],
     unit: &mut usize,
-) -> Result<Vec<Event<'p>>, String> {
+) -> Result<Vec<Event<'p>>, Fault> {
     let mut out = Vec::new();
     let at = |addr: &Addr| addr.operand == operand;
     for stmt in body {
@@ -135,7 +142,10 @@ fn events<'p>(
         };
         if let Some((addr, event)) = write {
             if addr.index.is_some() {
-                return Err(format!("{operand:?} is written at a table index"));
+                return Err(Fault::new(
+                    FaultKind::Malformed,
+                    format!("{operand:?} is written at a table index"),
+                ));
             }
             *unit = gcd(*unit, addr.offset);
             *unit = addr.terms.iter().fold(*unit, |u, (_, s)| gcd(u, *s));
@@ -235,11 +245,11 @@ struct Walk<'f, 'p> {
 }
 
 impl Walk<'_, '_> {
-    fn run(&mut self, events: &[Event<'_>], checking: bool) -> Result<(), String> {
+    fn run(&mut self, events: &[Event<'_>], checking: bool) -> Result<(), Fault> {
         for event in events {
             self.steps += 1;
             if self.steps > MAX_STEPS {
-                return Err("too many steps to follow".into());
+                return Err(Fault::new(FaultKind::TooLarge, "too many steps to follow"));
             }
             match event {
                 Event::Write(addr, v) => self.write(addr, *v),
@@ -261,7 +271,7 @@ impl Walk<'_, '_> {
     }
 
     /// All turns of a loop that hits the same cells in each.
-    fn sum_up(&mut self, l: &Loop, body: &[Event<'_>], checking: bool) -> Result<(), String> {
+    fn sum_up(&mut self, l: &Loop, body: &[Event<'_>], checking: bool) -> Result<(), Fault> {
         let window = self.window(body);
         let effect = self.effect(l, body, window.clone())?;
         if checking {
@@ -284,7 +294,7 @@ impl Walk<'_, '_> {
         l: &Loop,
         body: &[Event<'_>],
         window: std::ops::Range<usize>,
-    ) -> Result<Rc<[Cell]>, String> {
+    ) -> Result<Rc<[Cell]>, Fault> {
         if let Some(known) = self.effects.get(&l.counter.0) {
             return Ok(Rc::clone(known));
         }
@@ -354,7 +364,7 @@ impl Walk<'_, '_> {
         self.cells[covered].fill(cell);
     }
 
-    fn add(&mut self, addr: &Addr, v: Value, checking: bool) -> Result<(), String> {
+    fn add(&mut self, addr: &Addr, v: Value, checking: bool) -> Result<(), Fault> {
         let range = self.range(v);
         let fits = match (self.promise, self.lanes) {
             (Promise::I16(lo, hi), _) => Range::new(lo as i64, hi as i64),
@@ -369,12 +379,18 @@ impl Walk<'_, '_> {
                 continue;
             }
             if !cell.written {
-                return Err(format!("v{} is added to what nothing has written", v.0));
+                return Err(Fault::new(
+                    FaultKind::Memory,
+                    format!("v{} is added to what nothing has written", v.0),
+                ));
             }
             if !cell.range.within(fits) {
-                return Err(format!(
-                    "with v{} in {range} a cell reaches {}, outside {fits}",
-                    v.0, cell.range
+                return Err(Fault::new(
+                    FaultKind::Overflow,
+                    format!(
+                        "with v{} in {range} a cell reaches {}, outside {fits}",
+                        v.0, cell.range
+                    ),
                 ));
             }
         }
@@ -382,7 +398,7 @@ impl Walk<'_, '_> {
     }
 
     /// Everything that any turn and any index may read has been written.
-    fn read(&mut self, addr: &Addr, size: usize) -> Result<(), String> {
+    fn read(&mut self, addr: &Addr, size: usize) -> Result<(), Fault> {
         let first = self.start(addr);
         let mut end = first + size + self.open_span(addr);
         if let Some((i, scale)) = addr.index {
@@ -391,26 +407,35 @@ impl Walk<'_, '_> {
         let cells = first / self.unit..end.div_ceil(self.unit);
         match self.cells[cells.clone()].iter().position(|c| !c.written) {
             None => Ok(()),
-            Some(at) => Err(format!(
-                "byte {} is read before it is written",
-                (cells.start + at) * self.unit
+            Some(at) => Err(Fault::new(
+                FaultKind::Memory,
+                format!(
+                    "byte {} is read before it is written",
+                    (cells.start + at) * self.unit
+                ),
             )),
         }
     }
 
-    fn end(&self, operand: Operand, zero: bool) -> Result<(), String> {
+    fn end(&self, operand: Operand, zero: bool) -> Result<(), Fault> {
         let byte = |at: usize| at * self.unit;
         if let Some(at) = self.cells.iter().position(|c| !c.written)
             && operand == Operand::Out
         {
-            return Err(format!("byte {} is never written", byte(at)));
+            return Err(Fault::new(
+                FaultKind::Memory,
+                format!("byte {} is never written", byte(at)),
+            ));
         }
         let left = |c: &Cell| zero && c.range != Range::exact(0);
         match self.cells.iter().position(left) {
-            Some(at) if operand != Operand::Out => Err(format!(
-                "byte {} is left at {}, not drained to zero",
-                byte(at),
-                self.cells[at].range
+            Some(at) if operand != Operand::Out => Err(Fault::new(
+                FaultKind::Memory,
+                format!(
+                    "byte {} is left at {}, not drained to zero",
+                    byte(at),
+                    self.cells[at].range
+                ),
             )),
             _ => Ok(()),
         }

@@ -1,6 +1,7 @@
 //! The shape of a program: every value defined once, before its use and in scope; loops that turn;
 //! addresses inside their operands for every turn and every index; widths and shift counts.
 
+use super::fault::{Fault, FaultKind};
 use crate::program::{
     Addr, Counter, Index, Lanes, Loop, Op, Operand, Program, Promise, Stmt, Value, Width,
 };
@@ -51,14 +52,21 @@ pub(super) struct IndexFacts {
 /// Largest extent of an operand: keeps all address arithmetic far from overflow.
 const MAX_BYTES: usize = 1 << 46;
 
+fn too_far() -> Fault {
+    Fault::new(FaultKind::Bounds, "the address overflows")
+}
+
 /// Checks the structure of `program`; what it tells comes back.
-pub(super) fn check(program: &Program) -> Result<Facts, String> {
+pub(super) fn check(program: &Program) -> Result<Facts, Fault> {
     for operand in Operand::ALL {
         let Some(extent) = program.extent(operand) else {
             continue;
         };
         if extent.bytes > MAX_BYTES {
-            return Err(format!("{operand:?} has {} bytes", extent.bytes));
+            return Err(Fault::new(
+                FaultKind::TooLarge,
+                format!("{operand:?} has {} bytes", extent.bytes),
+            ));
         }
         let empty = match extent.promise {
             Promise::Bits | Promise::Codes2 => false,
@@ -69,26 +77,32 @@ pub(super) fn check(program: &Program) -> Result<Facts, String> {
             Promise::I32(lo, hi) => lo > hi,
         };
         if empty {
-            return Err(format!(
-                "{operand:?} promises nothing: {:?}",
-                extent.promise
+            return Err(Fault::new(
+                FaultKind::Promise,
+                format!("{operand:?} promises nothing: {:?}", extent.promise),
             ));
         }
         let scratch = matches!(operand, Operand::Scratch0 | Operand::Scratch1);
         if scratch && !extent.promise.holds(&[0; 32]) {
-            return Err(format!(
-                "{operand:?} is zero at first, which is not {:?}",
-                extent.promise
+            return Err(Fault::new(
+                FaultKind::Promise,
+                format!(
+                    "{operand:?} is zero at first, which is not {:?}",
+                    extent.promise
+                ),
             ));
         }
         if operand == Operand::Consts
             && (extent.bytes != program.consts.len() || extent.promise != Promise::Bits)
         {
-            return Err(format!(
-                "Consts has {} bytes of {:?}, the program carries {}",
-                extent.bytes,
-                extent.promise,
-                program.consts.len()
+            return Err(Fault::new(
+                FaultKind::Malformed,
+                format!(
+                    "Consts has {} bytes of {:?}, the program carries {}",
+                    extent.bytes,
+                    extent.promise,
+                    program.consts.len()
+                ),
             ));
         }
     }
@@ -111,15 +125,14 @@ pub(super) fn check(program: &Program) -> Result<Facts, String> {
 }
 
 impl Structure<'_> {
-    fn body(&mut self, body: &[Stmt]) -> Result<(), String> {
+    fn body(&mut self, body: &[Stmt]) -> Result<(), Fault> {
         for stmt in body {
-            self.stmt(stmt)
-                .map_err(|why| super::flow::at_stmt(stmt, why))?;
+            self.stmt(stmt).map_err(|fault| fault.at(stmt))?;
         }
         Ok(())
     }
 
-    fn stmt(&mut self, stmt: &Stmt) -> Result<(), String> {
+    fn stmt(&mut self, stmt: &Stmt) -> Result<(), Fault> {
         let width = self.program.width.bytes();
         match stmt {
             Stmt::Let(v, op) => self.op(*v, op),
@@ -131,9 +144,12 @@ impl Structure<'_> {
                 shift,
             } => {
                 if !matches!(indices.len(), 4 | 8) || *shift >= 16 {
-                    return Err(format!(
-                        "{} indices shifted by {shift}; 4 or 8 by less than 16 exist",
-                        indices.len()
+                    return Err(Fault::new(
+                        FaultKind::Malformed,
+                        format!(
+                            "{} indices shifted by {shift}; 4 or 8 by less than 16 exist",
+                            indices.len()
+                        ),
                     ));
                 }
                 self.index(indices, addr, 1, *shift)
@@ -149,9 +165,9 @@ impl Structure<'_> {
                 self.writable(addr)?;
                 let known = &mut self.lanes[addr.operand as usize];
                 if known.is_some_and(|l| l != *lanes) {
-                    return Err(format!(
-                        "{:?} is accumulated in i16 and in i32",
-                        addr.operand
+                    return Err(Fault::new(
+                        FaultKind::Malformed,
+                        format!("{:?} is accumulated in i16 and in i32", addr.operand),
                     ));
                 }
                 *known = Some(*lanes);
@@ -163,13 +179,16 @@ impl Structure<'_> {
         }
     }
 
-    fn repeat(&mut self, l: &Loop) -> Result<(), String> {
+    fn repeat(&mut self, l: &Loop) -> Result<(), Fault> {
         if l.trip == 0 {
-            return Err("the loop never turns".into());
+            return Err(Fault::new(FaultKind::Malformed, "the loop never turns"));
         }
         let c = l.counter.0 as usize;
         if c >= self.counters.len() || std::mem::replace(&mut self.counters_used[c], true) {
-            return Err(format!("c{c} is no fresh counter"));
+            return Err(Fault::new(
+                FaultKind::Malformed,
+                format!("c{c} is no fresh counter"),
+            ));
         }
         for carried in &l.carried {
             self.read(carried.init)?;
@@ -198,7 +217,7 @@ impl Structure<'_> {
         Ok(())
     }
 
-    fn op(&mut self, v: Value, op: &Op) -> Result<(), String> {
+    fn op(&mut self, v: Value, op: &Op) -> Result<(), Fault> {
         for input in op.inputs() {
             self.read(input)?;
         }
@@ -211,13 +230,22 @@ impl Structure<'_> {
                 self.writable(addr)?;
             }
             Op::Shr16(_, s) | Op::Shl16(_, s) | Op::Sar16(_, s) if *s >= 16 => {
-                return Err(format!("an i16 is shifted by {s}"));
+                return Err(Fault::new(
+                    FaultKind::Malformed,
+                    format!("an i16 is shifted by {s}"),
+                ));
             }
             Op::Shr32(_, s) | Op::Shl32(_, s) | Op::Sar32(_, s) if *s >= 32 => {
-                return Err(format!("an i32 is shifted by {s}"));
+                return Err(Fault::new(
+                    FaultKind::Malformed,
+                    format!("an i32 is shifted by {s}"),
+                ));
             }
             Op::Lut64 { .. } | Op::Lut128 { .. } if self.program.width != Width::W64 => {
-                return Err("wide look-ups exist at width 64 only".into());
+                return Err(Fault::new(
+                    FaultKind::Malformed,
+                    "wide look-ups exist at width 64 only",
+                ));
             }
             _ => {}
         }
@@ -230,7 +258,7 @@ impl Structure<'_> {
         addr: &Addr,
         size: usize,
         shift: u8,
-    ) -> Result<(), String> {
+    ) -> Result<(), Fault> {
         self.inside(addr, size * indices.len())?;
         let facts = IndexFacts {
             max: self.index_max(addr, size == 2) << shift,
@@ -240,7 +268,12 @@ impl Structure<'_> {
         for i in indices {
             match self.indices.get_mut(i.0 as usize) {
                 Some(slot) if slot.0 == Seen::Never => *slot = (Seen::Open, facts),
-                _ => return Err(format!("i{} is no fresh index", i.0)),
+                _ => {
+                    return Err(Fault::new(
+                        FaultKind::Malformed,
+                        format!("i{} is no fresh index", i.0),
+                    ));
+                }
             }
             if let Some((_, scope)) = self.scopes.last_mut() {
                 scope.push(*i);
@@ -270,18 +303,29 @@ impl Structure<'_> {
         if word { byte * 257 } else { byte }
     }
 
-    fn read(&self, v: Value) -> Result<(), String> {
+    fn read(&self, v: Value) -> Result<(), Fault> {
         match self.values.get(v.0 as usize) {
             Some(Seen::Open) => Ok(()),
-            Some(Seen::Closed) => Err(format!("v{} is used outside the loop that defines it", v.0)),
-            _ => Err(format!("v{} is used before its definition", v.0)),
+            Some(Seen::Closed) => Err(Fault::new(
+                FaultKind::Malformed,
+                format!("v{} is used outside the loop that defines it", v.0),
+            )),
+            _ => Err(Fault::new(
+                FaultKind::Malformed,
+                format!("v{} is used before its definition", v.0),
+            )),
         }
     }
 
-    fn define(&mut self, v: Value) -> Result<(), String> {
+    fn define(&mut self, v: Value) -> Result<(), Fault> {
         match self.values.get_mut(v.0 as usize) {
             Some(seen) if *seen == Seen::Never => *seen = Seen::Open,
-            _ => return Err(format!("v{} is defined twice, or has no number", v.0)),
+            _ => {
+                return Err(Fault::new(
+                    FaultKind::Malformed,
+                    format!("v{} is defined twice, or has no number", v.0),
+                ));
+            }
         }
         if let Some((scope, _)) = self.scopes.last_mut() {
             scope.push(v);
@@ -289,20 +333,23 @@ impl Structure<'_> {
         Ok(())
     }
 
-    fn writable(&self, addr: &Addr) -> Result<(), String> {
+    fn writable(&self, addr: &Addr) -> Result<(), Fault> {
         if addr.operand.is_writable() {
             return Ok(());
         }
-        Err(format!("{:?} is read only", addr.operand))
+        Err(Fault::new(
+            FaultKind::Malformed,
+            format!("{:?} is read only", addr.operand),
+        ))
     }
 
-    fn inside(&mut self, addr: &Addr, size: usize) -> Result<(), String> {
+    fn inside(&mut self, addr: &Addr, size: usize) -> Result<(), Fault> {
         let have = self.program.bytes(addr.operand);
         let need = self.span(addr, size)?;
         if need > have as u128 {
-            return Err(format!(
-                "bytes up to {need} of {:?}, which has {have}",
-                addr.operand
+            return Err(Fault::new(
+                FaultKind::Bounds,
+                format!("bytes up to {need} of {:?}, which has {have}", addr.operand),
             ));
         }
         let Some((i, scale)) = addr.index else {
@@ -315,42 +362,59 @@ impl Structure<'_> {
             .saturating_mul(scale)
             .saturating_add(need as usize);
         if wild > MAX_BYTES {
-            return Err(format!("{:?} would have {wild} bytes", addr.operand));
+            return Err(Fault::new(
+                FaultKind::TooLarge,
+                format!("{:?} would have {wild} bytes", addr.operand),
+            ));
         }
         if matches!(addr.operand, Operand::Scratch0 | Operand::Scratch1) {
             let reach = &mut self.reach[addr.operand as usize];
             *reach = wild.max(*reach);
         } else if wild > have {
-            return Err(format!(
-                "with an index that breaks its promise, bytes up to {wild} of {:?}, which has {have}",
-                addr.operand
+            return Err(Fault::new(
+                FaultKind::Bounds,
+                format!(
+                    "with an index that breaks its promise, bytes up to {wild} of {:?}, which has {have}",
+                    addr.operand
+                ),
             ));
         }
         Ok(())
     }
 
     /// The end of the furthest access at `addr`.
-    fn span(&self, addr: &Addr, size: usize) -> Result<u128, String> {
+    fn span(&self, addr: &Addr, size: usize) -> Result<u128, Fault> {
         let mut end = addr.offset as u128 + size as u128;
         for (Counter(c), stride) in &addr.terms {
             let Some(Some(trip)) = self.counters.get(*c as usize) else {
-                return Err(format!("c{c} is not the counter of an open loop"));
+                return Err(Fault::new(
+                    FaultKind::Malformed,
+                    format!("c{c} is not the counter of an open loop"),
+                ));
             };
             end = (*trip as u128 - 1)
                 .checked_mul(*stride as u128)
                 .and_then(|far| end.checked_add(far))
-                .ok_or("the address overflows")?;
+                .ok_or_else(too_far)?;
         }
         if let Some((Index(i), scale)) = addr.index {
             match self.indices.get(i as usize) {
                 Some((Seen::Open, facts)) => {
                     let far = facts.max as u128 * scale as u128;
-                    end = end.checked_add(far).ok_or("the address overflows")?;
+                    end = end.checked_add(far).ok_or_else(too_far)?;
                 }
                 Some((Seen::Closed, _)) => {
-                    return Err(format!("i{i} is used outside the loop that reads it"));
+                    return Err(Fault::new(
+                        FaultKind::Malformed,
+                        format!("i{i} is used outside the loop that reads it"),
+                    ));
                 }
-                _ => return Err(format!("i{i} is used before it is read")),
+                _ => {
+                    return Err(Fault::new(
+                        FaultKind::Malformed,
+                        format!("i{i} is used before it is read"),
+                    ));
+                }
             }
         }
         Ok(end)

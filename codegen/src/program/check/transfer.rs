@@ -2,6 +2,7 @@
 
 use super::abs::{Abs, I16, I32, Kind, Linear, Plane, Range};
 use super::bytes::{Byte, ByteSet, Bytewise};
+use super::fault::{Fault, FaultKind};
 use super::flow::Flow;
 use crate::program::{Addr, Op, Operand, Promise, Value};
 
@@ -10,7 +11,7 @@ const MASK: Range = Range::new(-1, 0);
 
 impl Flow<'_> {
     /// The abstract result of `op`, which defines `v`.
-    pub(super) fn transfer(&mut self, v: Value, op: &Op) -> Result<Abs, String> {
+    pub(super) fn transfer(&mut self, v: Value, op: &Op) -> Result<Abs, Fault> {
         let a = &mut self.arena;
         Ok(match *op {
             Op::Splat8(x) => Abs::uniform(a, Byte::Const(x)),
@@ -81,9 +82,12 @@ impl Flow<'_> {
         })
     }
 
-    fn fits(&self, what: &str, r: Range, kind: Range) -> Result<(), String> {
+    fn fits(&self, what: &str, r: Range, kind: Range) -> Result<(), Fault> {
         if self.checking && !r.within(kind) {
-            return Err(format!("{what} is in {r}, outside {kind}"));
+            return Err(Fault::new(
+                FaultKind::Overflow,
+                format!("{what} is in {r}, outside {kind}"),
+            ));
         }
         Ok(())
     }
@@ -219,7 +223,7 @@ impl Flow<'_> {
         )
     }
 
-    fn add8(&mut self, x: Value, y: Value) -> Result<Abs, String> {
+    fn add8(&mut self, x: Value, y: Value) -> Result<Abs, Fault> {
         let sum = self.bytewise(Bytewise::Add, x, y);
         let (x, y) = (self.get(x), self.get(y));
         for i in 0..4 {
@@ -230,10 +234,13 @@ impl Flow<'_> {
                 && !self.arena.always(u, v, signed)
                 && !self.arena.always(u, v, unsigned)
             {
-                return Err(format!(
-                    "the sum of bytes in {} and {} wraps, both as signed and as unsigned bytes",
-                    x.u8(&mut self.arena),
-                    y.u8(&mut self.arena)
+                return Err(Fault::new(
+                    FaultKind::Overflow,
+                    format!(
+                        "the sum of bytes in {} and {} wraps, both as signed and as unsigned bytes",
+                        x.u8(&mut self.arena),
+                        y.u8(&mut self.arena)
+                    ),
                 ));
             }
         }
@@ -241,7 +248,7 @@ impl Flow<'_> {
     }
 
     /// `x + y` or `x − y` in i16 or i32.
-    fn sum(&mut self, kind: Kind, x: Value, y: Value, minus: bool) -> Result<Abs, String> {
+    fn sum(&mut self, kind: Kind, x: Value, y: Value, minus: bool) -> Result<Abs, Fault> {
         let (ax, ay) = (self.get(x), self.get(y));
         let (rx, ry, all) = match kind {
             Kind::I16 => (ax.w16, ay.w16, I16),
@@ -301,7 +308,7 @@ impl Flow<'_> {
         })
     }
 
-    fn dot(&mut self, acc: Value, u: Value, s: Value) -> Result<Abs, String> {
+    fn dot(&mut self, acc: Value, u: Value, s: Value) -> Result<Abs, Fault> {
         let p = self.products(u, s);
         let grow = p[0].add(p[1]).add(p[2].add(p[3]));
         let acc = self.get(acc);
@@ -365,11 +372,14 @@ impl Flow<'_> {
         }
     }
 
-    fn shuffle(&mut self, table: Value, idx: Value) -> Result<Abs, String> {
+    fn shuffle(&mut self, table: Value, idx: Value) -> Result<Abs, Fault> {
         let (t, i) = (self.get(table), self.get(idx));
         let range = i.u8(&mut self.arena);
         if self.checking && range.hi > 15 {
-            return Err(format!("the indices are in {range}, outside 0..=15"));
+            return Err(Fault::new(
+                FaultKind::Overflow,
+                format!("the indices are in {range}, outside 0..=15"),
+            ));
         }
         let a = &mut self.arena;
         let mut abs = match t.table {

@@ -20,7 +20,7 @@ fn refuse_from(mut vocab: GgufVocab, change: impl FnOnce(&mut GgufVocab)) -> Tok
 fn contradictions_are_named() {
     use TokenizerError as E;
     let spm = sentencepiece_vocab;
-    assert!(matches!(refuse(|v| v.tokens.clear()), E::Empty));
+    assert!(matches!(refuse(|v| v.tokens.clear()), E::Empty { .. }));
     assert!(matches!(
         refuse(|v| v.model = "bert".into()),
         E::Unsupported { .. }
@@ -35,11 +35,11 @@ fn contradictions_are_named() {
     ));
     assert!(matches!(
         refuse(|v| v.token_types[7] = 9),
-        E::Type { id: 7, got: 9 }
+        E::Type { id: 7, got: 9, .. }
     ));
     assert!(matches!(
         refuse(|v| v.token_types[7] = -1),
-        E::Type { id: 7, got: -1 }
+        E::Type { id: 7, got: -1, .. }
     ));
     assert!(matches!(
         refuse(|v| {
@@ -79,7 +79,7 @@ fn contradictions_are_named() {
     ));
     assert!(matches!(
         refuse_from(spm(), |v| v.scores[9] = f32::NAN),
-        E::Score { id: 9 }
+        E::Score { id: 9, .. }
     ));
     assert!(matches!(
         refuse_from(spm(), |v| v.scores.clear()),
@@ -99,7 +99,7 @@ fn bytes_without_a_token_are_refused_instead_of_dropped() {
     assert!(tokenizer.encode("the end", Specials::Parse).is_ok());
     let error = tokenizer.encode("the Queen", Specials::Parse).unwrap_err();
     assert!(
-        matches!(&error, TokenizerError::Inexpressible { text } if text == " Queen"),
+        matches!(error, TokenizerError::Inexpressible { character: 'Q' }),
         "{error}"
     );
 }

@@ -3,6 +3,7 @@
 mod bad_input;
 mod byte_level;
 mod files;
+mod hostile;
 mod models;
 mod sentencepiece;
 
@@ -150,7 +151,7 @@ fn make_sentencepiece_vocab() -> GgufVocab {
 }
 
 #[test]
-fn prompts_get_one_bos_and_empty_ones_are_the_bos_alone() {
+fn prompts_get_a_bos_and_empty_ones_are_the_bos_alone() {
     let mut vocab = byte_level_vocab("llama-bpe");
     let bos = vocab.bos.unwrap();
     let tokenizer = Tokenizer::from_gguf(&vocab, None).unwrap();
@@ -161,7 +162,8 @@ fn prompts_get_one_bos_and_empty_ones_are_the_bos_alone() {
     assert_eq!(tokenizer.encode_prompt("a").unwrap(), [bos, 97]);
     assert_eq!(
         tokenizer.encode_prompt("<|begin_of_text|>a").unwrap(),
-        [bos, 97]
+        [bos, bos, 97],
+        "as the `tokenizers` library does"
     );
     assert_eq!(tokenizer.encode_prompt("").unwrap(), [bos]);
 

@@ -104,7 +104,7 @@ fn characters_outside_the_vocabulary_are_bytes_or_unknown() {
     let tokenizer = Tokenizer::from_gguf(&vocab, None).unwrap();
     let error = tokenizer.encode("語", Specials::AsText).unwrap_err();
     assert!(
-        matches!(&error, TokenizerError::Inexpressible { text } if text == "語"),
+        matches!(error, TokenizerError::Inexpressible { character: '語' }),
         "{error}"
     );
 }

@@ -42,7 +42,7 @@ fn axes_equal_the_oracle() {
                         check_kernel(&kernel, m.min(spec.mr + 1), n, Data::Random);
                         ran += 1;
                     }
-                    Err(why) => assert!(why.why.contains("registers"), "{why}"),
+                    Err(why) => assert!(why.why.to_string().contains("registers"), "{why}"),
                 }
             }
             assert!(

@@ -249,7 +249,7 @@ fn out_of_vector_registers_is_an_answer() {
         if runnable().contains(&isa) {
             run(&tight, isa, &bytes(4096), &[]);
         }
-        let why = emit(&crowd(all, isa), isa).unwrap_err().why;
+        let why = emit(&crowd(all, isa), isa).unwrap_err().why.to_string();
         assert!(
             why.contains(&format!("needs {} vector registers", all + 1)),
             "{why}"
@@ -308,7 +308,7 @@ fn out_of_general_registers_is_an_answer() {
             );
         }
         assert!(emit(&deep(20, 4, isa), isa).is_ok());
-        let why = emit(&deep(6, 14, isa), isa).unwrap_err().why;
+        let why = emit(&deep(6, 14, isa), isa).unwrap_err().why.to_string();
         assert!(why.contains("general registers"), "{why}");
     }
 }

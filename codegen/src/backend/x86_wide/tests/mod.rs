@@ -49,7 +49,7 @@ fn emit(program: &Program, isa: Isa) -> Result<Vec<u8>, Unsupported> {
 fn emit_for(program: &Program, isa: Isa, cpu: Features) -> Result<Vec<u8>, Unsupported> {
     match X86Wide.emit(&Checked::unproven(program.clone()), isa, cpu)? {
         Code::Machine(bytes) => Ok(bytes),
-        Code::Interpreted => panic!("{}: no machine code", program.name),
+        Code::Interpreted(_) => panic!("{}: no machine code", program.name),
     }
 }
 

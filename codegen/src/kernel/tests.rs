@@ -1,0 +1,133 @@
+//! The interpreted kernel against the oracle, and executable memory: had where needed, freed with the last kernel.
+
+use super::*;
+use crate::acts::Activations;
+use crate::isa::{Features, Isa};
+use crate::oracle;
+use crate::trit::TernaryMatrix;
+use crate::variant::plan;
+
+/// A whole product through a kernel, for one thread and without a runtime.
+pub(crate) fn product(kernel: &Kernel, w: &TernaryMatrix, acts: &Activations) -> Vec<i32> {
+    let packed = kernel.panel().pack_all(w);
+    let (nr, form) = (kernel.panel().shape.nr, kernel.acts_form());
+    let mut scratch = kernel.scratch();
+    let mut y = vec![0; acts.m * w.n()];
+    for (p, panel) in packed.chunks_exact(kernel.panel().bytes()).enumerate() {
+        kernel.load_panel(panel, &mut scratch);
+        for (first, mr) in kernel.tiles(acts.m) {
+            let mut out = vec![0; kernel.out_len(mr)];
+            let mut tile = vec![0; form.tile_bytes(mr, w.k())];
+            let sums: Vec<i32> = (0..mr)
+                .map(|t| acts.sums.get(first + t).copied().unwrap_or(0))
+                .collect();
+            if form.needs_preparing() {
+                form.prepare(acts, first, mr, &mut tile);
+            } else {
+                tile.copy_from_slice(
+                    &acts
+                        .rows(first, mr)
+                        .iter()
+                        .map(|&q| q as u8)
+                        .collect::<Vec<_>>(),
+                );
+            }
+            kernel.run(mr, panel, &tile, &sums, &mut scratch, &mut out);
+            for t in 0..mr.min(acts.m - first) {
+                for r in 0..nr.min(w.n() - p * nr) {
+                    y[(first + t) * w.n() + p * nr + r] =
+                        out[kernel.out_order().index(t, r, mr, nr)];
+                }
+            }
+        }
+    }
+    y
+}
+
+#[test]
+fn interpreted_i2s_equals_the_oracle() {
+    for k in [1, 15, 16, 17, 240, 241, 300] {
+        for n in [1, 7, 8, 9] {
+            for m in [1, 2, 3, 5] {
+                let trits: Vec<i8> = (0..n * k)
+                    .map(|i| ((i * 7 + i / 3) % 3) as i8 - 1)
+                    .collect();
+                let q: Vec<i8> = (0..m * k).map(|i| (i * 37 + 11) as i8).collect();
+                let w = TernaryMatrix::from_trits(n, k, &trits, 1.0).unwrap();
+                for f in [0, 1] {
+                    let spec = KernelSpec::new("i2s", "i2s", 2, 8, 16, Isa::Interp)
+                        .with("f", f)
+                        .with("u", 2);
+                    let set = KernelSet::build(vec![plan(&spec, k).unwrap()], Features::detect())
+                        .unwrap();
+                    let got = product(&set.kernels()[0], &w, &Activations::from_codes(m, k, &q));
+                    assert_eq!(got, oracle::matmul(&w, &q), "{spec} m{m} n{n} k{k}");
+                }
+            }
+        }
+    }
+}
+
+/// The executable memory behind a kernel's first program.
+fn memory(kernel: &Kernel) -> Option<std::sync::Weak<Executable>> {
+    match &kernel.main[0].1.entry {
+        Entry::Emitted(code) => Some(Arc::downgrade(&code._memory)),
+        Entry::Interpreted(_) => None,
+    }
+}
+
+#[test]
+fn nothing_is_mapped_for_what_is_interpreted() {
+    let spec = KernelSpec::new("i2s", "i2s", 1, 8, 16, Isa::Interp);
+    let mut set = KernelSet::new(Features::detect());
+    let kernels = set.add(vec![plan(&spec, 64).unwrap()]).unwrap();
+    assert!(memory(&kernels[0]).is_none());
+    assert_eq!(kernels[0].code_bytes(), 0);
+}
+
+#[test]
+#[cfg(feature = "emit")]
+fn a_set_grows_and_memory_is_freed_when_the_last_kernel_goes() {
+    let cpu = Features::detect();
+    let portable = Isa::ALL
+        .iter()
+        .find(|i| **i != Isa::Interp && i.width().bytes() == 16 && i.runs_on(cpu));
+    let Some(&isa) = portable else {
+        eprintln!("SKIPPED: nothing is emitted for this CPU");
+        return;
+    };
+    let mut set = KernelSet::new(cpu);
+    let mut add = |rows| {
+        let spec = KernelSpec::new("i2s", "i2s", 1, rows, 16, isa);
+        set.add(vec![plan(&spec, 64).unwrap()]).unwrap().remove(0)
+    };
+    let (first, second) = (add(8), add(16));
+    assert!(first.code_bytes() > 0);
+    let freed = [&first, &second].map(|k| memory(k).expect("emitted"));
+    assert_eq!(set.kernels().len(), 2);
+    drop(set);
+    drop(first);
+    assert!(freed[0].upgrade().is_none() && freed[1].upgrade().is_some());
+    let w = TernaryMatrix::from_trits(16, 64, &[1; 16 * 64], 1.0).unwrap();
+    let acts = Activations::from_codes(1, 64, &[3; 64]);
+    assert_eq!(product(&second, &w, &acts), [3 * 64; 16]);
+    drop(second);
+    assert!(freed[1].upgrade().is_none());
+}
+
+#[test]
+fn a_spec_that_nothing_emits_says_so() {
+    let cpu = Features::detect();
+    let foreign = Isa::ALL.iter().find(|i| !i.runs_on(cpu));
+    let spec = KernelSpec::new(
+        "i2s",
+        "i2s",
+        1,
+        64,
+        16,
+        *foreign.expect("another processor's"),
+    );
+    let refused = KernelSet::build(vec![plan(&spec, 64).unwrap()], cpu).map(drop);
+    let text = refused.unwrap_err().to_string();
+    assert!(text.contains("this CPU has no"), "{text}");
+}
