@@ -14,7 +14,7 @@ use crate::format::float::FloatType;
 use crate::format::ternary::{RowOrder, pack};
 use crate::format::{FloatTensor, GgufFile, GgufWriter, LoadError, Model, TokenizerSource};
 use crate::format::{WriteError, gguf_config, vocab};
-use crate::graph::{ModelConfig, TensorId, Weight};
+use crate::graph::{Acts, ModelConfig, TensorId, Weight};
 use crate::tokenizer::TokenizerError;
 use crate::vocab::{GgufVocab, TokenType};
 
@@ -36,6 +36,9 @@ pub enum ConvertError {
         /// What it would need.
         why: String,
     },
+    /// GGUF files have no word for it.
+    #[error("unsupported: the head is ternary with 8-bit inputs, which GGUF files cannot say")]
+    TernaryHead,
     /// The tokenizer has more tokens than the model has rows.
     #[error(
         "the tokenizer has {tokens} tokens, the model's embedding {rows} rows: they do not belong together"
@@ -87,7 +90,7 @@ pub fn to_i2s(
             for entry in metadata.entries() {
                 if !matches!(
                     entry.key.as_str(),
-                    "general.alignment" | "general.file_type"
+                    "general.alignment" | "general.file_type" | gguf_config::ACTS
                 ) {
                     writer.raw(&entry.key, metadata.raw(entry));
                 }
@@ -99,6 +102,13 @@ pub fn to_i2s(
         }
     }
     gguf_config::write_file_type(&mut writer);
+    if config.acts != Acts::I8 {
+        writer.str(gguf_config::ACTS, config.acts.name());
+        notes.push(format!(
+            "inputs of products stay {}, as a key of the new file says; other programs will quantise them to 8 bits",
+            config.acts.name()
+        ));
+    }
     let factors = config.rope.factors.as_deref().map(Part::Factors);
     let parts: Vec<Part<'_>> = factors
         .into_iter()
@@ -164,7 +174,13 @@ fn write_i2s(file: &mut GgufFile, model: &Model, id: TensorId) -> Result<usize, 
 }
 
 fn check_shapes(model: &Model) -> Result<(), ConvertError> {
+    if model.ternary_head.is_some() {
+        return Err(ConvertError::TernaryHead);
+    }
     for id in model.linear_ids() {
+        if model.float_projection(id).is_some() {
+            return Err(unsupported(id, "it is kept in float"));
+        }
         let (n, k) = model.config().linear_shape(id.projection);
         if !(n * k).is_multiple_of(128) {
             return Err(unsupported(

@@ -70,6 +70,7 @@ pub struct Row {
 }
 
 const PROJECTIONS: &str = "ternary projections";
+const KEPT: &str = "float projections";
 const EMBEDDING: &str = "embedding";
 const EMBEDDING_AND_HEAD: &str = "embedding and head (tied)";
 const HEAD: &str = "head";
@@ -99,8 +100,19 @@ pub fn inspect(model: &Model) -> Inspection {
     for (norm, &index) in &model.norms {
         used[index] = (NORMS, norm.to_string());
     }
+    if let Some(source) = &model.ternary_head {
+        // Made from the embedding table where they are tied.
+        if source.tensor != model.embedding {
+            used[source.tensor] = (HEAD, format!("{HEAD}, ternary"));
+            n_elements[source.tensor] = (source.n * source.k) as u64;
+        }
+    }
     for id in model.linear_ids() {
         let (_, source) = model.ternary_info(id);
+        if source.packing == Packing::Kept {
+            used[source.tensor] = (KEPT, projection_name(id, source));
+            continue;
+        }
         used[source.tensor] = (PROJECTIONS, projection_name(id, source));
         // A packed tensor counts bytes, not weights.
         n_elements[source.tensor] = (source.n * source.k) as u64;
@@ -181,6 +193,7 @@ fn projection_name(id: TensorId, source: &TernarySource) -> String {
         Packing::I2S { block } => write!(text, ", blocks of {block}"),
         Packing::Tiled(_, tiles) => write!(text, ", tiles {tiles}"),
         Packing::Floats(how) => write!(text, ", {how:?}"),
+        Packing::Kept => write!(text, ", kept in float"),
         Packing::Plain(_) => Ok(()),
     }
     .unwrap_or_else(|e| unreachable!("writing to a string: {e}"));
@@ -198,6 +211,7 @@ fn config(model: &Model) -> BTreeMap<&'static str, Value> {
     // Shortest decimal text, so that 1e-5 is not shown with the digits of an f64.
     let number = |v: f32| Value::from(v.to_string().parse::<f64>().unwrap_or(v as f64));
     BTreeMap::from([
+        ("acts", c.acts.name().into()),
         ("activation", c.activation.to_string().into()),
         ("architecture", c.architecture.to_string().into()),
         ("context", c.context_len.into()),
@@ -219,6 +233,7 @@ fn config(model: &Model) -> BTreeMap<&'static str, Value> {
         ("rope_linear", number(c.rope.linear)),
         ("rope_theta", number(c.rope.theta)),
         ("sub_norms", c.sub_norms().into()),
+        ("ternary_head", model.ternary_head.is_some().into()),
         ("tied", c.tied.into()),
         ("vocab", c.vocab.into()),
     ])

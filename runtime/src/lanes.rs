@@ -250,6 +250,24 @@ leveled! {
 }
 
 leveled! {
+    /// From the accumulators of int8 planes to outputs: `y = (Σ_p 256^p · acc_p) / s · ws`, the sum exact, the rest in
+    /// f64 and rounded once; added to what `y` holds where `add` says so.
+    pub fn rescale_planes(planes: &[&[i32]], s: f32, ws: &[f32], y: &mut [f32], add: bool) {
+        assert!(planes.iter().all(|p| p.len() == y.len()), "a sum an output in every plane");
+        for (i, (y, &ws)) in y.iter_mut().zip(ws).enumerate() {
+            // Sums of integers below 2^53, as long as there are at most three planes of 32 bits.
+            let (mut total, mut unit) = (0f64, 1f64);
+            for plane in planes {
+                total += f64::from(plane[i]) * unit;
+                unit *= 256.0;
+            }
+            let value = (total / f64::from(s) * f64::from(ws)) as f32;
+            *y = if add { *y + value } else { value };
+        }
+    }
+}
+
+leveled! {
     /// `[rows, tokens]` to `[tokens, rows]`.
     pub fn transpose(rows_major: &[i32], rows: usize, tokens: usize, out: &mut [i32]) {
         const B: usize = 8;
@@ -281,6 +299,33 @@ leveled! {
     pub fn quantise(x: &[f32], q: &mut [i8]) -> (i32, f32) {
         let scale = bitnet_codegen::trit::absmax(x, q);
         (q.iter().map(|&q| q as i32).sum(), scale)
+    }
+}
+
+leveled! {
+    /// Quantises one token to int8 planes of `k_padded` codes each, lowest first, and returns the scale: value `i` is
+    /// `Σ_p 256^p · q[p · k_padded + i] = rhe(x[i] · s)`. A value that is not finite makes the scale NaN.
+    pub fn quantise_planes(x: &[f32], k_padded: usize, q: &mut [i8]) -> f32 {
+        /// Added to a float below 2^51 in magnitude, leaves its value rounded half to even in the low bits.
+        const ROUND: f64 = 6_755_399_441_055_744.0;
+        let planes = q.len() / k_padded;
+        let largest = (0..planes).fold(0, |v, _| v * 256 + 127);
+        let bits = x.iter().fold(0u32, |m, v| m.max(v.to_bits() & 0x7fff_ffff));
+        // Below the floor the scale would overflow.
+        let s = largest as f32 / f32::from_bits(bits).max(1e-30);
+        for (i, &v) in x.iter().enumerate() {
+            let rounded = (f64::from(v) * f64::from(s) + ROUND).to_bits() as u32 as i32;
+            let mut rest = rounded.clamp(-largest, largest);
+            for plane in q.chunks_exact_mut(k_padded) {
+                let digit = rest as i8;
+                plane[i] = digit;
+                rest = (rest - i32::from(digit)) >> 8;
+            }
+        }
+        for plane in q.chunks_exact_mut(k_padded) {
+            plane[x.len()..].fill(0);
+        }
+        if bits < f32::INFINITY.to_bits() { s } else { f32::NAN }
     }
 }
 
@@ -322,6 +367,14 @@ pub(crate) mod tests {
             let mut q = vec![0i8; n];
             let (sum, scale) = quantise(&a, &mut q);
             take(&[sum as f32, scale]);
+            let mut planes = vec![0i8; 3 * n];
+            let scale = quantise_planes(&a, n, &mut planes);
+            let sums: Vec<i32> = (0..3 * n as i32).map(|i| i * 977_777 - 40_000).collect();
+            let sums: Vec<&[i32]> = sums.chunks_exact(n).collect();
+            rescale_planes(&sums, scale, &b, &mut out, false);
+            rescale_planes(&sums[..2], 0.1, &a, &mut out, true);
+            take(&out);
+            take(&planes.iter().map(|&q| f32::from(q)).collect::<Vec<_>>());
         }
         bits
     }
@@ -335,6 +388,39 @@ pub(crate) mod tests {
         cap(Level::Avx512);
         let first = std::mem::take(&mut all[0]);
         assert!(all[1..].iter().all(|other| *other == first));
+    }
+
+    #[test]
+    fn planes_say_every_value_to_their_last_bit() {
+        for (planes, largest) in [(1, 127), (2, 32_639), (3, 8_355_711)] {
+            for x in [
+                noise(100, 3),
+                vec![0.0; 5],
+                vec![-1e-38, 1e-39],
+                vec![3e38, -3e38, 1.0],
+            ] {
+                let k_padded = x.len() + 7;
+                let mut q = vec![99i8; planes * k_padded];
+                let s = quantise_planes(&x, k_padded, &mut q);
+                assert!(s.is_finite() && s > 0.0);
+                let value = |i: usize| {
+                    let digits = q.chunks_exact(k_padded).rev();
+                    digits.fold(0i64, |v, plane| v * 256 + i64::from(plane[i]))
+                };
+                for (i, &v) in x.iter().enumerate() {
+                    let want = (f64::from(v) * f64::from(s)).round_ties_even() as i64;
+                    assert_eq!(
+                        value(i),
+                        want.clamp(-largest, largest),
+                        "{planes} planes, {v}"
+                    );
+                }
+                assert!((x.len()..k_padded).all(|i| value(i) == 0));
+            }
+            let mut q = vec![0i8; 2 * planes];
+            assert!(quantise_planes(&[1.0, f32::NAN], 2, &mut q).is_nan());
+            assert!(quantise_planes(&[f32::INFINITY, 1.0], 2, &mut q).is_nan());
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! for superblock, for step in superblock:             a step is G groups of g columns
-//!   for group i:  T[i][index] = Σ_j w_j(index)·x[column j of i]     3^g vectors of i16, one element a token
+//!   for group i:  T[i][index] = Σ_j w_j(index)·x[column j of i]     3^g vectors of i16, one lane a token
 //!   for row:      acc16[row] += Σ_i T[i][index of (row, i)]         one vector add for g weights × MR tokens
 //! after each superblock, for row:  out[row] += widen(acc16[row]);  acc16[row] = 0
 //! ```
@@ -12,8 +12,7 @@
 //! `a` indices early, for an address that waits for a load costs slots; (4) a superblock ends before i16
 //! could overflow. Source: arXiv 2512.06443.
 
-use super::lookup::LookUpRows;
-use super::place::Place;
+use super::lookup::{Place, Rows};
 use super::{OutOrder, Plan, Unsupported, Variant};
 use crate::acts::{self, ActsForm};
 use crate::isa::Isa;
@@ -42,11 +41,11 @@ impl Variant for Vlut {
     }
 
     fn axes(&self, isa: Isa, m: usize) -> Result<Vec<Axis>, Unsupported> {
-        let tokens = isa.width().bytes() as u32 / 2;
+        let lanes = isa.width().bytes() as u32 / 2;
         let mr = [1, 2, 4]
-            .map(|v| v * tokens)
+            .map(|v| v * lanes)
             .into_iter()
-            .filter(|&t| t == tokens || t as usize <= m.next_power_of_two())
+            .filter(|&t| t == lanes || t as usize <= m.next_power_of_two())
             .collect();
         // Three to sixteen tables a step, as the width leaves room.
         let (kr, u, a) = match isa.width().bytes() {
@@ -63,7 +62,7 @@ impl Variant for Vlut {
         };
         // What matters most comes last, so that it changes first.
         Ok(vec![
-            axis("mr", mr, tokens),
+            axis("mr", mr, lanes),
             axis("u", u, 2),
             axis("a", a, 0),
             axis("pf", vec![32, 0], 0),
@@ -91,17 +90,17 @@ impl Variant for Vlut {
         if let Some(why) = layout.unsupported(shape) {
             return bad(why);
         }
-        let tokens = spec.isa.width().bytes() / 2;
-        if !spec.mr.is_power_of_two() || spec.mr < tokens {
+        let lanes = spec.isa.width().bytes() / 2;
+        if !spec.mr.is_power_of_two() || spec.mr < lanes {
             return bad(format!(
-                "MR is not a power of two from the {tokens} tokens of a vector on"
+                "MR is not a power of two from the {lanes} tokens of a vector on"
             ));
         }
         let unroll = spec.knob("u", 1) as usize;
         if unroll == 0 || !spec.nr.is_multiple_of(unroll) {
             return bad(format!("NR is not a multiple of u{unroll} rows"));
         }
-        let rows = LookUpRows {
+        let rows = Rows {
             layout,
             rows: spec.nr,
             kr: spec.kr,
@@ -120,9 +119,9 @@ impl Variant for Vlut {
         let panel = Panel::of_codes(layout, shape);
         let mut main = Vec::new();
         let mut mr = spec.mr;
-        while mr >= tokens {
-            let rows = LookUpRows { mr, ..rows };
-            main.push((mr, MicroKernel { spec, panel, rows }.program()));
+        while mr >= lanes {
+            let rows = Rows { mr, ..rows };
+            main.push((mr, Tile { spec, panel, rows }.program()));
             mr /= 2;
         }
         Ok(Plan {
@@ -130,7 +129,7 @@ impl Variant for Vlut {
             groups: None,
             k,
             panel,
-            acts: ActsForm::ColumnsI16 { block: tokens },
+            acts: ActsForm::ColumnsI16 { block: lanes },
             unpack: None,
             main,
             out: OutOrder::RowMajor,
@@ -138,15 +137,15 @@ impl Variant for Vlut {
     }
 }
 
-/// What one micro-kernel is built from.
+/// The shape of one micro-kernel.
 #[derive(Clone, Copy)]
-struct MicroKernel<'a> {
+struct Tile<'a> {
     spec: &'a KernelSpec,
     panel: Panel,
-    rows: LookUpRows,
+    rows: Rows,
 }
 
-impl MicroKernel<'_> {
+impl Tile<'_> {
     fn program(&self) -> Program {
         let rows = &self.rows;
         let k = self.panel.shape.k;
@@ -176,13 +175,18 @@ impl MicroKernel<'_> {
         b.operand(Operand::Out, rows.rows * rows.mr * 4, Promise::Bits);
         rows.clear(&mut b);
         let whole = rows.superblock();
+        let start = Place {
+            counters: vec![],
+            at: 0,
+        };
         b.repeat(steps / whole, &[], |b, outer, _| {
-            self.steps(b, &Place::at(0).and(outer, whole), whole);
+            self.steps(b, &start.and(outer, whole), whole);
             vec![]
         });
         let rest = steps % whole;
         if rest > 0 {
-            self.steps(&mut b, &Place::at(steps - rest), rest);
+            let at = steps - rest;
+            self.steps(&mut b, &Place { at, ..start }, rest);
         }
         b.finish()
     }

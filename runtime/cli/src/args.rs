@@ -6,6 +6,7 @@ use bitnet_codegen::KernelSpec;
 use bitnet_runtime::engine::EngineOptions;
 use bitnet_runtime::format::ternary::TileConfig;
 use bitnet_runtime::format::{I2sBlock, OpenOptions};
+use bitnet_runtime::graph::Acts;
 use bitnet_runtime::sample::SamplerParams;
 use bitnet_runtime::setup::Setup;
 use clap::Args;
@@ -33,6 +34,9 @@ pub struct ReadArgs {
     /// Quantise float projections by absmean even where the file does not ask for it.
     #[arg(long)]
     pub(crate) absmean: bool,
+    /// How finely inputs of ternary products are quantised, against what the files say: i8, i16 or i24.
+    #[arg(long, value_name = "WIDTH", value_parser = acts)]
+    pub(crate) acts: Option<Acts>,
     /// Pre-tokeniser, against what a GGUF file says (llama-bpe, default).
     #[arg(long)]
     pub(crate) pre: Option<String>,
@@ -102,6 +106,7 @@ impl ReadArgs {
     pub(crate) fn options(&self) -> Result<OpenOptions> {
         let mut options = OpenOptions {
             absmean: self.absmean,
+            acts: self.acts,
             ..OpenOptions::default()
         };
         options.i2s_block =
@@ -136,6 +141,10 @@ impl ModelArgs {
             ..self.setup()?
         })
     }
+}
+
+fn acts(text: &str) -> Result<Acts, String> {
+    Acts::of(text).ok_or_else(|| format!("expected {}", Acts::ALL.map(Acts::name).join(", ")))
 }
 
 fn i2s_block(text: &str) -> Result<usize, String> {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use super::OpenOptions;
 use super::dtype::Dtype;
 use super::error::{LoadErrorKind, bad, unsupported};
 use super::float::FloatType;
@@ -11,7 +12,7 @@ use super::store::{TensorInfo, TensorStore};
 use super::ternary::{Packing, Ternarise, TernarySource, looks_ternary};
 use crate::format::Model;
 use crate::format::model::TokenizerHome;
-use crate::graph::{ModelConfig, Norm, Projection, TensorId, Weight};
+use crate::graph::{Acts, ModelConfig, Norm, Projection, TensorId, Weight};
 
 /// A model under construction.
 pub(super) struct Assembly {
@@ -24,6 +25,7 @@ pub(super) struct Assembly {
     norms: BTreeMap<Norm, usize>,
     embedding: usize,
     head: Option<usize>,
+    ternary_head: Option<TernarySource>,
     notes: Vec<String>,
 }
 
@@ -45,6 +47,7 @@ impl Assembly {
             norms: BTreeMap::new(),
             embedding: 0,
             head: None,
+            ternary_head: None,
             notes: Vec::new(),
         }
     }
@@ -124,8 +127,8 @@ impl Assembly {
         }
     }
 
-    /// Takes every weight of the graph: `names` gives what it may be called, without `.weight`, and `projection`
-    /// says how a projection of that name is read.
+    /// Takes every weight of the graph: `names` gives what it may be called, without `.weight` (nothing for what this
+    /// model does without), and `projection` says how a projection of that name is read.
     pub(super) fn take_all<N: Iterator<Item = String>>(
         &mut self,
         names: impl Fn(Weight) -> N,
@@ -139,7 +142,9 @@ impl Assembly {
                 usual.get_or_insert_with(|| name.clone());
                 there
             });
-            let name = there.or(usual).expect("a weight has a name");
+            let Some(name) = there.or(usual) else {
+                continue;
+            };
             let full = format!("{name}.weight");
             match weight {
                 Weight::Embedding => self.embedding = self.table(&full)?,
@@ -152,6 +157,40 @@ impl Assembly {
             }
         }
         Ok(())
+    }
+
+    /// Makes the head a ternary product.
+    pub(super) fn set_ternary_head(&mut self, source: TernarySource) {
+        self.ternary_head = Some(source);
+    }
+
+    /// A sentence for whoever runs the model.
+    pub(super) fn note(&mut self, text: impl Into<String>) {
+        self.notes.push(text.into());
+    }
+
+    /// Settles how finely inputs are quantised: as the caller asks, else as `said` by the file, else to 8 bits where
+    /// any matrix is stored as trits or is quantised on loading, and hardly at all where all of them are floats.
+    pub(super) fn set_acts(&mut self, said: Option<Acts>, options: &OpenOptions) {
+        let floats = |s: &TernarySource| s.packing == Packing::Floats(Ternarise::AsStored);
+        let weight_only =
+            said.map_or_else(|| self.linears.iter().all(floats), |acts| acts != Acts::I8);
+        let follow = said.unwrap_or(if weight_only { Acts::I24 } else { Acts::I8 });
+        self.config.acts = options.acts.unwrap_or(follow);
+        match (weight_only, self.config.acts) {
+            (true, Acts::I8) => self.note(
+                "inputs of products are quantised to 8 bits, as asked: the model was not made for it",
+            ),
+            (true, acts) => self.note(format!(
+                "weight-only: the files ask for no 8-bit inputs, so products take them as {}",
+                acts.name()
+            )),
+            (false, Acts::I8) => {}
+            (false, acts) => self.note(format!(
+                "inputs of products are taken as {}, as asked: the model was made for 8 bits",
+                acts.name()
+            )),
+        }
     }
 
     fn norm(&mut self, norm: Norm, name: &str) -> Result<(), LoadErrorKind> {
@@ -214,7 +253,7 @@ impl Assembly {
         }
         Err(unsupported(
             format!("float weights in tensor {} ({f})", info.name),
-            "this is an ordinary model, not a ternary one; for ternary master weights give --absmean",
+            "this is an ordinary model, not a ternary one: its values have many magnitudes; to quantise master weights by absmean give --absmean",
         ))
     }
 
@@ -248,7 +287,7 @@ impl Assembly {
             let text = "I2_S read in blocks of 128, which the file does not say; files made on ARM may need --i2s-block 64";
             self.notes.push(text.into());
         }
-        if has(|p| matches!(p, Packing::Floats(Ternarise::Absmean | Ternarise::Detect))) {
+        if has(|p| matches!(p, Packing::Floats(Ternarise::Absmean))) {
             self.notes
                 .push("float projections are quantised by absmean when they are loaded".into());
         }
@@ -275,6 +314,7 @@ impl Assembly {
             norms: self.norms,
             embedding: self.embedding,
             head: self.head,
+            ternary_head: self.ternary_head,
             tokenizer,
             notes: self.notes,
         })

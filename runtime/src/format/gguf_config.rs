@@ -5,10 +5,13 @@ use super::error::{LoadErrorKind, bad, unsupported};
 use super::metadata::Metadata;
 use super::store::{TensorInfo, TensorStore};
 use super::write::GgufWriter;
-use crate::graph::{Architecture, ModelConfig, Norm, Projection, Rope, TensorId, Weight};
+use crate::graph::{Acts, Architecture, ModelConfig, Norm, Projection, Rope, TensorId, Weight};
 
 /// The tensor of [`Rope::factors`], whatever the architecture.
 pub(crate) const ROPE_FACTORS: &str = "rope_freqs.weight";
+
+/// How finely inputs of ternary products are quantised, where it is not what the types of the tensors say.
+pub(crate) const ACTS: &str = "bitnet_tune.acts";
 
 /// `general.file_type` of files whose projections are I2_S.
 const FILE_TYPE_I2S: usize = 40;
@@ -146,6 +149,7 @@ pub(super) fn read(
         activation: architecture.activation,
         rope: rope(&keys, head_dim, store)?,
         tied: tensor(Weight::Head).is_none(),
+        acts: Acts::I8,
     };
     for (name, got) in [
         (

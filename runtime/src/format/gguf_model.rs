@@ -8,13 +8,13 @@ use super::gguf::{self, Gguf};
 use super::gguf_config::{self, ROPE_FACTORS};
 use super::map::Blob;
 use super::metadata::Metadata;
-use super::projection::Stored;
+use super::projection::{Floats, Stored};
 use super::store::TensorStore;
 use super::ternary::RowOrder;
 use super::{OpenOptions, source};
 use crate::format::Model;
 use crate::format::model::TokenizerHome;
-use crate::graph::{ARCHITECTURES, Architecture, ModelConfig};
+use crate::graph::{ARCHITECTURES, Acts, Architecture, ModelConfig};
 
 /// Opens a whole GGUF file.
 pub(super) fn open(source: source::Source, options: &OpenOptions) -> Result<Model, LoadErrorKind> {
@@ -35,6 +35,17 @@ pub(super) fn open(source: source::Source, options: &OpenOptions) -> Result<Mode
     let config = gguf_config::read(&metadata, architecture, &store)?;
     let mut names = Assembly::new(config, store, path, "GGUF");
     assemble(&mut names, options)?;
+    let acts = match metadata.str(gguf_config::ACTS)? {
+        Some(name) => Some(Acts::of(name).ok_or_else(|| {
+            let known = Acts::ALL.map(Acts::name).join(" ");
+            unsupported(
+                format!("{} {name:?}", gguf_config::ACTS),
+                format!("known are {known}"),
+            )
+        })?),
+        None => None,
+    };
+    names.set_acts(acts, options);
     check_vocabulary(&metadata, names.config())?;
     names.finish(TokenizerHome::Gguf(metadata))
 }
@@ -67,10 +78,9 @@ fn assemble(model: &mut Assembly, options: &OpenOptions) -> Result<(), LoadError
             name,
             scale: model.scalar(&format!("{name}.scale"))?,
             order: RowOrder::of_gguf(&config, id.projection),
-            masters: false,
-            either: config.sub_norms(),
+            floats: Floats::Trits,
         };
-        stored.source(model, id, options)
+        stored.source(model, config.linear_shape(id.projection), options)
     })?;
     model.refuse_unused("it would change the result")
 }

@@ -6,8 +6,9 @@ use serde::Deserialize;
 
 use super::assemble::ConfigCheck;
 use super::error::{LoadErrorKind, bad, unsupported};
+use super::hf_modules::KeptModules;
 use super::store::TensorStore;
-use crate::graph::{ARCHITECTURES, Activation, Architecture, ModelConfig, Rope, Weight};
+use crate::graph::{ARCHITECTURES, Activation, Acts, Architecture, ModelConfig, Rope, Weight};
 
 /// The fields of `config.json` that are used. Others are skipped without being kept.
 #[derive(Deserialize)]
@@ -54,6 +55,7 @@ struct Quantization {
     quantization_mode: Option<String>,
     use_rms_norm: Option<bool>,
     rms_norm_eps: Option<f32>,
+    modules_to_not_convert: Option<Vec<String>>,
 }
 
 /// How projections are stored, after `quantization_config`.
@@ -112,6 +114,7 @@ impl Config {
             linear_class: inner.linear_class.or(self.linear_class.clone()),
             quantization_mode: inner.quantization_mode.or(self.quantization_mode.clone()),
             use_rms_norm: inner.use_rms_norm.or(self.use_rms_norm),
+            modules_to_not_convert: inner.modules_to_not_convert,
             // At the top of the file this name is the model's own epsilon.
             rms_norm_eps: inner.rms_norm_eps,
         }
@@ -140,6 +143,12 @@ impl Config {
                 "known are bitlinear offline, autobitlinear offline and autobitlinear online",
             )),
         }
+    }
+
+    /// The modules that stay float though others are quantised.
+    pub(super) fn kept(&self, architecture: &Architecture) -> Result<KeptModules, LoadErrorKind> {
+        let list = self.quantization().modules_to_not_convert;
+        KeptModules::new(list.as_deref(), architecture.hf(Weight::Head))
     }
 
     pub(super) fn model(
@@ -194,6 +203,7 @@ impl Config {
                     .hf(Weight::Head)
                     .any(|n| store.find(&format!("{n}.weight")).is_some())
             }),
+            acts: Acts::I8,
         };
         config.check(store.tensors().len())?;
         Ok(config)

@@ -15,6 +15,7 @@ pub(crate) mod gguf_config;
 mod gguf_model;
 mod hf;
 mod hf_config;
+mod hf_modules;
 mod map;
 pub mod metadata;
 pub mod model;
@@ -26,6 +27,7 @@ pub mod ternary;
 pub(crate) mod vocab;
 mod write;
 
+use crate::graph::Acts;
 pub use error::{LoadError, LoadErrorKind};
 use map::Blob;
 pub use model::{FloatTensor, Model, TokenizerSource};
@@ -95,6 +97,8 @@ pub struct OpenOptions {
     pub tiles: TileConfig,
     /// Quantise float projections by absmean even where the file does not ask for it.
     pub absmean: bool,
+    /// How finely inputs of ternary products are quantised, against what the file says.
+    pub acts: Option<Acts>,
 }
 
 /// Opens a GGUF file, a `.safetensors` file beside its `config.json`, or a Hugging Face folder.

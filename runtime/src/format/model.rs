@@ -11,7 +11,7 @@ use bitnet_codegen::trit::TernaryMatrix;
 use super::float::FloatType;
 use super::metadata::Metadata;
 use super::store::{TensorInfo, TensorStore};
-use super::ternary::TernarySource;
+use super::ternary::{Packing, TernarySource};
 use super::{LoadError, LoadErrorKind, vocab};
 use crate::graph::{ModelConfig, Norm, Projection, ScaleShape, TensorId};
 use crate::vocab::VocabSource;
@@ -83,6 +83,7 @@ pub struct Model {
     pub(crate) norms: std::collections::BTreeMap<Norm, usize>,
     pub(crate) embedding: usize,
     pub(crate) head: Option<usize>,
+    pub(crate) ternary_head: Option<TernarySource>,
     pub(crate) tokenizer: TokenizerHome,
     pub(crate) notes: Vec<String>,
 }
@@ -165,7 +166,8 @@ impl Model {
     ///
     /// # Errors
     /// When the stored bytes are not a ternary matrix: a code 3, a scale that is not a number
-    /// above zero, values of more than one magnitude.
+    /// above zero, values of more magnitudes than rows and groups of columns; and when the projection is kept in
+    /// float (see [`Self::float_projection`]).
     ///
     /// # Panics
     /// When `id.layer` is not below `n_layers`.
@@ -173,6 +175,27 @@ impl Model {
         let source = self.linear(id);
         source
             .decode(&self.store)
+            .map_err(|kind| LoadError::new(&self.path, kind))
+    }
+
+    /// A projection that is kept in float, if this is one.
+    ///
+    /// # Panics
+    /// When `id.layer` is not below `n_layers`.
+    pub fn float_projection(&self, id: TensorId) -> Option<FloatTensor<'_>> {
+        let source = self.linear(id);
+        let kept = source.packing == Packing::Kept;
+        kept.then(|| self.float_tensor(source.tensor, source.n, source.k))
+    }
+
+    /// The head, where it is a ternary product with inputs quantised like others: `[vocab, hidden]`.
+    ///
+    /// # Errors
+    /// As [`Self::ternary`].
+    pub fn ternary_head(&self) -> Result<Option<TernaryMatrix>, LoadError> {
+        let matrix = self.ternary_head.as_ref().map(|s| s.decode(&self.store));
+        matrix
+            .transpose()
             .map_err(|kind| LoadError::new(&self.path, kind))
     }
 
@@ -184,7 +207,11 @@ impl Model {
     /// # Panics
     /// When `id.layer` is not below `n_layers`.
     pub fn scale_shape(&self, id: TensorId) -> Result<ScaleShape, LoadError> {
-        let scales = self.linear(id).scales(&self.store);
+        let source = self.linear(id);
+        if source.packing == Packing::Kept {
+            return Ok(ScaleShape::Float);
+        }
+        let scales = source.scales(&self.store);
         let scales = scales.map_err(|kind| LoadError::new(&self.path, kind))?;
         Ok(ScaleShape::from(&scales))
     }
@@ -239,15 +266,20 @@ impl Model {
 
     /// The embedding table.
     pub fn embedding(&self) -> FloatTensor<'_> {
-        self.float_tensor(self.embedding)
+        self.table(self.embedding)
     }
 
-    /// The head: the embedding table where the model is tied.
+    /// The head: the embedding table where the model is tied. Where the head is ternary, what it is made from (see
+    /// [`Self::ternary_head`]), or the embedding table.
     pub fn head(&self) -> FloatTensor<'_> {
-        self.float_tensor(self.head.unwrap_or(self.embedding))
+        self.table(self.head.unwrap_or(self.embedding))
     }
 
-    fn float_tensor(&self, index: usize) -> FloatTensor<'_> {
+    fn table(&self, index: usize) -> FloatTensor<'_> {
+        self.float_tensor(index, self.config.vocab, self.config.hidden)
+    }
+
+    fn float_tensor(&self, index: usize, rows: usize, cols: usize) -> FloatTensor<'_> {
         let info = &self.store.tensors()[index];
         let dtype = info
             .dtype
@@ -255,8 +287,8 @@ impl Model {
             .unwrap_or_else(|| panic!("{} was checked to be a float tensor", info.name));
         FloatTensor {
             dtype,
-            rows: self.config.vocab,
-            cols: self.config.hidden,
+            rows,
+            cols,
             bytes: self.store.bytes(index),
         }
     }

@@ -5,7 +5,6 @@ use super::assemble::Assembly;
 use super::dtype::{self, Dtype, TernaryType};
 use super::error::{LoadErrorKind, bad, unsupported};
 use super::ternary::{Packing, RowOrder, Ternarise, TernarySource, tl2_sections};
-use crate::graph::TensorId;
 
 /// What a reader knows of a projection before its type is looked at.
 pub(super) struct Stored<'a> {
@@ -15,26 +14,42 @@ pub(super) struct Stored<'a> {
     pub(super) scale: Option<f32>,
     /// The order of its rows.
     pub(super) order: RowOrder,
-    /// Whether floats are master weights.
-    pub(super) masters: bool,
-    /// Whether floats may be master weights as well as trits times a scale.
-    pub(super) either: bool,
+    /// What floats are.
+    pub(super) floats: Floats,
+}
+
+/// What float weights stand for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Floats {
+    /// Master weights, to be quantised by absmean.
+    Masters,
+    /// Trits times a scale.
+    Trits,
+    /// Themselves.
+    Kept,
 }
 
 impl Stored<'_> {
-    /// The recipe for reading it.
+    /// The recipe for reading it as an N×K matrix.
     pub(super) fn source(
         &self,
         model: &mut Assembly,
-        id: TensorId,
+        (n, k): (usize, usize),
         options: &OpenOptions,
     ) -> Result<TernarySource, LoadErrorKind> {
-        let (n, k) = model.config().linear_shape(id.projection);
         let name = format!("{}.weight", self.name);
         let packed = model.dtype_of(&name) == Some(Dtype::Ternary(TernaryType::HfPacked));
         // Four rows share a byte.
         let tensor = model.matrix(&name, if packed { n.div_ceil(4) } else { n }, k)?;
         let packing = match model.tensor(tensor).dtype {
+            Dtype::Ternary(t) if self.floats == Floats::Kept => {
+                let field = format!("tensor {name}");
+                return Err(bad(
+                    field,
+                    "floats, which config.json says are kept",
+                    t.name(),
+                ));
+            }
             Dtype::Ternary(TernaryType::I2S) => i2s(&name, n, k, options)?,
             Dtype::Ternary(t @ (TernaryType::TL1 | TernaryType::TL2)) => {
                 tiled(&name, t, n, k, options)?
@@ -44,7 +59,7 @@ impl Stored<'_> {
                 return Err(bad(field, "a multiple of 4 rows", n));
             }
             Dtype::Ternary(t) => Packing::Plain(t),
-            Dtype::Float(_) => Packing::Floats(self.floats(model, tensor, k, options)?),
+            Dtype::Float(_) => self.packing(model, tensor, k, options)?,
             Dtype::Other(t) => {
                 let known = dtype::known_types(model.format());
                 return Err(unsupported(format!("type {t} of tensor {name}"), known));
@@ -60,24 +75,24 @@ impl Stored<'_> {
         })
     }
 
-    fn floats(
+    fn packing(
         &self,
         model: &Assembly,
         tensor: usize,
         k: usize,
         options: &OpenOptions,
-    ) -> Result<Ternarise, LoadErrorKind> {
-        if self.scale.is_some() {
-            return Ok(Ternarise::OneMagnitude);
-        }
-        if self.masters || options.absmean {
-            return Ok(Ternarise::Absmean);
-        }
-        if self.either {
-            return Ok(Ternarise::Detect);
-        }
-        model.require_ternary_look(tensor, k)?;
-        Ok(Ternarise::OneMagnitude)
+    ) -> Result<Packing, LoadErrorKind> {
+        let how = match self.floats {
+            Floats::Kept => return Ok(Packing::Kept),
+            _ if self.scale.is_some() => Ternarise::AsStored,
+            Floats::Masters => Ternarise::Absmean,
+            Floats::Trits if options.absmean => Ternarise::Absmean,
+            Floats::Trits => {
+                model.require_ternary_look(tensor, k)?;
+                Ternarise::AsStored
+            }
+        };
+        Ok(Packing::Floats(how))
     }
 }
 

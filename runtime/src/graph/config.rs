@@ -24,6 +24,43 @@ impl fmt::Display for Activation {
     }
 }
 
+/// How finely the inputs of ternary products are quantised: integers of one, two or three bytes a value, by the
+/// largest magnitude of each token. Models trained for 8 bits compute with 8; others come close to float.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Acts {
+    /// 8 bits, as BitNet b1.58 was trained.
+    #[default]
+    I8,
+    /// 16 bits.
+    I16,
+    /// 24 bits: as exact as sums of f32.
+    I24,
+}
+
+impl Acts {
+    /// Every width, narrow first.
+    pub const ALL: [Acts; 3] = [Acts::I8, Acts::I16, Acts::I24];
+
+    /// Bytes of a value: int8 planes that a product runs over.
+    pub fn planes(self) -> usize {
+        self as usize + 1
+    }
+
+    /// The name to ask for it: `i8`, `i16`, `i24`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Acts::I8 => "i8",
+            Acts::I16 => "i16",
+            Acts::I24 => "i24",
+        }
+    }
+
+    /// The width of this name.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|a| a.name() == name)
+    }
+}
+
 /// Rotary embedding, always in the NEOX pairing `(x[i], x[i + head_dim/2])`: rows of files that
 /// interleave pairs are put back in this order when they are read.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +107,8 @@ pub struct ModelConfig {
     pub rope: Rope,
     /// Whether the head is the embedding table.
     pub tied: bool,
+    /// How finely the inputs of ternary products are quantised.
+    pub acts: Acts,
 }
 
 impl ModelConfig {

@@ -15,6 +15,8 @@ pub enum ScaleShape {
     Rows,
     /// Over this many columns of a row.
     Groups(usize),
+    /// There is none: the matrix is kept in float and is no ternary product.
+    Float,
 }
 
 impl From<&Scales> for ScaleShape {
@@ -32,8 +34,9 @@ impl ScaleShape {
         let width = match self {
             ScaleShape::Rows => k,
             ScaleShape::Groups(width) => width.min(k),
+            ScaleShape::Float => 0,
         };
-        (0..k)
+        (0..if width == 0 { 0 } else { k })
             .step_by(width.max(1))
             .map(move |from| from..(from + width).min(k))
     }

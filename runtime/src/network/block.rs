@@ -1,5 +1,6 @@
 //! [`Block`]: the weights of one transformer block, and the gate between its products.
 
+use super::float::FloatRows;
 use super::kernels::Kernels;
 use super::linear::Linear;
 use super::product::{BuildError, Projections};
@@ -57,9 +58,16 @@ impl Block {
 
     /// All packed layers.
     pub fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.products().into_iter().flat_map(Projections::linears)
+    }
+
+    /// All projections that are kept in float.
+    pub fn floats(&self) -> impl Iterator<Item = &FloatRows> {
+        self.products().into_iter().flat_map(Projections::floats)
+    }
+
+    fn products(&self) -> [&Projections; 4] {
         [&self.qkv, &self.out, &self.gate_up, &self.down]
-            .into_iter()
-            .flat_map(Projections::linears)
     }
 }
 

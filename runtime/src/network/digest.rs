@@ -1,6 +1,6 @@
 //! [`ModelDigest`]: what tells one model from another, in milliseconds.
 //!
-//! It is the SHA-256 of the configuration, of every tensor's name, type and shape in file order, and of the first,
+//! It is the SHA-256 of the configuration, of how each projection is read, of every tensor's name, type and shape in file order, and of the first,
 //! the last and up to [`SAMPLES`] evenly spaced blocks of [`BLOCK_BYTES`] of every tensor's bytes. Two files that agree
 //! in all this are taken for the same model. That holds for models that were trained, quantised or fine-tuned apart,
 //! and for files cut short; it does not notice a single changed bit between two samples, so it is no proof against
@@ -27,6 +27,11 @@ impl ModelDigest {
         let mut hash = Sha256::new();
         hash.update(b"bitnet model 1\n");
         hash.update(format!("{:?}\n", model.config()));
+        // What config.json says of single layers.
+        for id in model.linear_ids() {
+            hash.update(format!("{:?}\n", model.ternary_info(id).1));
+        }
+        hash.update(format!("{:?}\n", model.ternary_head));
         for (info, bytes) in model.tensors().iter().zip(model.tensor_bytes()) {
             let line = format!(
                 "{:?} {} {} {}\n",

@@ -17,6 +17,8 @@ use bitnet_codegen::{Activations, Kernel, Scales, Scratch, TernaryMatrix};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+mod planes;
+
 /// The position in [`M_BUCKETS`] of `m` tokens.
 fn bucket_of(m: usize) -> usize {
     MBucket::of(m).index()
@@ -63,6 +65,8 @@ pub struct Workspace {
     workers: Vec<Mutex<Worker>>,
     prepared: AlignedBytes,
     group: Activations,
+    /// Sums of several planes, before they are put together: `[m · planes, n]`.
+    wide: Vec<i32>,
 }
 
 #[derive(Default)]
@@ -80,6 +84,7 @@ impl Workspace {
             workers: (0..pool.threads()).map(|_| Mutex::default()).collect(),
             prepared: AlignedBytes::default(),
             group: Activations::default(),
+            wide: Vec::new(),
         }
     }
 
@@ -280,34 +285,47 @@ impl Linear {
             work.workers.len(),
             pool.threads()
         );
-        let bucket = bucket_of(acts.m);
         for (index, part) in self.parts.iter().enumerate() {
-            let Workspace {
-                workers,
-                prepared,
-                group,
-            } = &mut *work;
-            let acts = if self.parts.len() == 1 {
-                acts
-            } else {
-                columns(acts, part.cols.clone(), group);
-                &*group
-            };
-            let run = Run::new(part, bucket, acts);
-            run.prepare(pool, prepared);
-            let (run, prepared, workers) = (&run, prepared.bytes(), &*workers);
             let store =
                 |token, rows, acc: &[i32], slot: &mut [T]| store(index, token, rows, acc, slot);
-            let block = run.chunk_panels(pool.threads()) * run.nr;
-            let out = Columns::new(y, acts.m, stride, first, self.n, block);
-            pool.each(out, |worker, _, mut columns| {
-                // Each worker has its own lock, so it is always free; after a panic any content will do.
-                let mut worker = workers[worker]
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                run.chunk(&mut worker, prepared, &mut columns, &store);
-            });
+            self.part_product(part, pool, work, acts, (&mut *y, stride, first), store);
         }
+    }
+
+    /// Runs the tiles of one part of at least one token.
+    fn part_product<T: Send>(
+        &self,
+        part: &Part,
+        pool: &Pool,
+        work: &mut Workspace,
+        acts: &Activations,
+        (y, stride, first): (&mut [T], usize, usize),
+        store: impl Fn(usize, Range<usize>, &[i32], &mut [T]) + Sync,
+    ) {
+        let Workspace {
+            workers,
+            prepared,
+            group,
+            ..
+        } = work;
+        let acts = if self.parts.len() == 1 {
+            acts
+        } else {
+            columns(acts, part.cols.clone(), group);
+            &*group
+        };
+        let run = Run::new(part, bucket_of(acts.m), acts);
+        run.prepare(pool, prepared);
+        let (run, prepared, workers) = (&run, prepared.bytes(), &*workers);
+        let block = run.chunk_panels(pool.threads()) * run.nr;
+        let out = Columns::new(y, acts.m, stride, first, self.n, block);
+        pool.each(out, |worker, _, mut columns| {
+            // Each worker has its own lock, so it is always free; after a panic any content will do.
+            let mut worker = workers[worker]
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            run.chunk(&mut worker, prepared, &mut columns, &store);
+        });
     }
 }
 

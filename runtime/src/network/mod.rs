@@ -3,6 +3,7 @@
 
 pub mod block;
 pub mod digest;
+pub mod float;
 pub mod head;
 pub mod kernels;
 pub mod linear;
@@ -17,9 +18,11 @@ use crate::pool::Pool;
 use bitnet_codegen::KernelSpec;
 use block::Block;
 use digest::ModelDigest;
+use float::FloatRows;
 use head::Head;
 use kernels::{Kernels, Origin};
 use linear::Linear;
+use product::Projections;
 use rope::RopeTable;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -36,6 +39,7 @@ pub struct Network {
     /// `[hidden]`.
     output_norm: Vec<f32>,
     head: Head,
+    ternary_head: Option<Projections>,
     used: KernelsUsed,
     digest: OnceLock<ModelDigest>,
 }
@@ -50,11 +54,16 @@ impl Network {
         let blocks = (0..config.n_layers)
             .map(|layer| Block::new(pool, &model, kernels, layer))
             .collect::<Result<Vec<_>, _>>()?;
+        let ternary_head = model.ternary_head()?;
+        let ternary_head = ternary_head
+            .map(|matrix| Projections::head(pool, matrix, kernels, config.acts))
+            .transpose()?;
         Ok(Self {
             rope: RopeTable::new(&config.rope, config.head_dim),
             blocks,
             output_norm: model.norm(Norm::Output)?,
             head: Head::new(pool, &model),
+            ternary_head,
             used: kernels.used().clone(),
             digest: OnceLock::new(),
             model,
@@ -91,6 +100,11 @@ impl Network {
         &self.head
     }
 
+    /// The head of a model that quantises it like its projections; it stands in for [`Self::head`].
+    pub fn ternary_head(&self) -> Option<&Projections> {
+        self.ternary_head.as_ref()
+    }
+
     /// The embedding of `token`: `x` is `[hidden]`.
     ///
     /// # Panics
@@ -114,15 +128,25 @@ impl Network {
         self.blocks.iter().flat_map(Block::linears)
     }
 
-    /// Bytes of weights that decoding one token reads: ternary matrices and the LM head.
+    /// Bytes of weights that decoding one token reads: all matrices and the LM head.
     pub fn weight_bytes_per_token(&self) -> usize {
-        self.linears().map(|l| l.weight_bytes(1)).sum::<usize>() + self.head.table_bytes()
+        let ternary = |l: &Linear| l.weight_bytes(self.config().acts.planes());
+        let floats = self.blocks.iter().flat_map(Block::floats);
+        let head = match &self.ternary_head {
+            Some(head) => head.linears().map(ternary).sum(),
+            None => self.head.table_bytes(),
+        };
+        let floats: usize = floats.map(FloatRows::table_bytes).sum();
+        self.linears().map(ternary).sum::<usize>() + floats + head
     }
 
     /// Multiply-accumulates of a prompt of `tokens`, which needs the head once, for its last token.
     pub fn prompt_macs(&self, tokens: usize) -> u64 {
         let c = self.config();
-        let layers: u64 = self.linears().map(|l| l.n() as u64 * l.k() as u64).sum();
+        let ternary = self.linears().map(|l| (l.n(), l.k()));
+        let floats = self.blocks.iter().flat_map(Block::floats);
+        let all = ternary.chain(floats.map(|f| (f.n(), f.k())));
+        let layers: u64 = all.map(|(n, k)| n as u64 * k as u64).sum();
         layers * tokens as u64 + c.vocab as u64 * c.hidden as u64
     }
 }

@@ -1,10 +1,11 @@
 //! [`Projections`]: the ternary products that share an input, and what they need to run.
 
+use super::float::FloatRows;
 use super::kernels::{ForcedError, Kernels};
 use super::linear::{Linear, Workspace};
 use crate::format::{LoadError, Model};
 use crate::graph::products::stacks;
-use crate::graph::{Norm, Projection, ScaleShape, TensorId};
+use crate::graph::{Acts, ModelConfig, Norm, Projection, ScaleShape, TensorId};
 use crate::lanes;
 use crate::pool::{Chunks, Pool};
 use bitnet_codegen::trit::TritError;
@@ -52,9 +53,24 @@ impl BuildError {
     }
 }
 
+/// What one product of [`Projections`] multiplies with.
+enum Weights {
+    Ternary(Linear),
+    Float(FloatRows),
+}
+
+impl Weights {
+    fn k(&self) -> usize {
+        match self {
+            Weights::Ternary(linear) => linear.k(),
+            Weights::Float(rows) => rows.k(),
+        }
+    }
+}
+
 /// One product of [`Projections`].
 struct Group {
-    linear: Linear,
+    weights: Weights,
     projections: Vec<Projection>,
     input_norm: Option<Vec<f32>>,
     /// First column in the rows of the result.
@@ -66,6 +82,7 @@ pub struct Projections {
     layer: usize,
     groups: Vec<Group>,
     input_norm_eps: f32,
+    acts: Acts,
     n: usize,
 }
 
@@ -81,14 +98,19 @@ pub struct ProjectionScratch {
 }
 
 impl ProjectionScratch {
-    /// For up to `rows` rows through `linears`.
-    pub fn new<'l>(pool: &Pool, rows: usize, linears: impl Iterator<Item = &'l Linear>) -> Self {
+    /// For up to `rows` rows of a model's inputs through `linears`.
+    pub fn new<'l>(
+        pool: &Pool,
+        rows: usize,
+        config: &ModelConfig,
+        linears: impl Iterator<Item = &'l Linear>,
+    ) -> Self {
         let mut work = Workspace::new(pool);
-        let mut widest = 0;
         for linear in linears {
             work.make_room(linear);
-            widest = widest.max(linear.k());
         }
+        let inputs = Projection::ALL.map(|p| config.linear_shape(p).1);
+        let widest = inputs.into_iter().max().unwrap_or(0);
         let spare = |_| Mutex::new(vec![0f32; widest]);
         Self {
             work,
@@ -113,10 +135,16 @@ impl Projections {
         projections: &[Projection],
     ) -> Result<Self, BuildError> {
         let id = |projection| TensorId { layer, projection };
-        let decoded: Vec<Mutex<Option<Result<TernaryMatrix, LoadError>>>> =
+        /// `None` for what is kept in float.
+        type Decoded = Result<Option<TernaryMatrix>, LoadError>;
+        let decoded: Vec<Mutex<Option<Decoded>>> =
             projections.iter().map(|_| Mutex::new(None)).collect();
         pool.run(projections.len(), |_, i| {
-            let matrix = model.ternary(id(projections[i]));
+            let id = id(projections[i]);
+            let matrix = match model.float_projection(id) {
+                Some(_) => Ok(None),
+                None => model.ternary(id).map(Some),
+            };
             *decoded[i].lock().expect("one worker a slot") = Some(matrix);
         });
         let matrices = decoded
@@ -134,24 +162,33 @@ impl Projections {
                 .into_iter()
                 .find(|(p, _)| **p == projection)
                 .expect("one of these projections");
-            ScaleShape::from(matrix.scales())
+            match matrix {
+                Some(matrix) => ScaleShape::from(matrix.scales()),
+                None => ScaleShape::Float,
+            }
         };
         let stacks: Vec<&[Projection]> = stacks(config, projections, scales).collect();
         let mut rest = matrices.into_iter();
         let (mut groups, mut n) = (Vec::new(), 0);
         for projections in stacks {
-            let matrices: Vec<TernaryMatrix> = rest.by_ref().take(projections.len()).collect();
-            let rows: usize = matrices.iter().map(TernaryMatrix::n).sum();
-            let linear = Linear::new(pool, &matrices, |n, k| {
-                Ok::<_, BuildError>(kernels.by_bucket(n, k)?)
-            })
-            .map_err(|e| e.of(id(projections[0])))?;
-            let input_norm = config
-                .input_norm_eps
-                .map(|_| model.norm(Norm::Input(id(projections[0]))))
-                .transpose()?;
+            let matrices: Vec<TernaryMatrix> =
+                rest.by_ref().take(projections.len()).flatten().collect();
+            let first = id(projections[0]);
+            let (weights, rows) = match model.float_projection(first) {
+                Some(table) => (Weights::Float(FloatRows::new(&table)), table.rows),
+                None => {
+                    let linear = Linear::new(pool, &matrices, |n, k| {
+                        Ok::<_, BuildError>(kernels.by_bucket(n, k)?)
+                    })
+                    .map_err(|e| e.of(first))?;
+                    let rows = linear.n();
+                    (Weights::Ternary(linear), rows)
+                }
+            };
+            let norm = Norm::Input(first);
+            let input_norm = model.has_norm(norm).then(|| model.norm(norm)).transpose()?;
             groups.push(Group {
-                linear,
+                weights,
                 projections: projections.to_vec(),
                 input_norm,
                 first: n,
@@ -162,7 +199,35 @@ impl Projections {
             layer,
             groups,
             input_norm_eps: config.input_norm_eps.unwrap_or(0.0),
+            acts: config.acts,
             n,
+        })
+    }
+
+    /// A ternary LM head: one product of the last hidden state.
+    ///
+    /// # Errors
+    /// [`BuildError`].
+    pub fn head(
+        pool: &Pool,
+        matrix: TernaryMatrix,
+        kernels: &mut Kernels,
+        acts: Acts,
+    ) -> Result<Self, BuildError> {
+        let linear = Linear::new(pool, &[matrix], |n, k| {
+            Ok::<_, BuildError>(kernels.by_bucket(n, k)?)
+        })?;
+        Ok(Self {
+            layer: 0,
+            n: linear.n(),
+            groups: vec![Group {
+                weights: Weights::Ternary(linear),
+                projections: Vec::new(),
+                input_norm: None,
+                first: 0,
+            }],
+            input_norm_eps: 0.0,
+            acts,
         })
     }
 
@@ -173,7 +238,18 @@ impl Projections {
 
     /// The packed layers.
     pub fn linears(&self) -> impl Iterator<Item = &Linear> {
-        self.groups.iter().map(|g| &g.linear)
+        self.groups.iter().filter_map(|g| match &g.weights {
+            Weights::Ternary(linear) => Some(linear),
+            Weights::Float(_) => None,
+        })
+    }
+
+    /// What is kept in float.
+    pub fn floats(&self) -> impl Iterator<Item = &FloatRows> {
+        self.groups.iter().filter_map(|g| match &g.weights {
+            Weights::Ternary(_) => None,
+            Weights::Float(rows) => Some(rows),
+        })
     }
 
     /// `y = projections(x)` for the `m` rows of x that `row(r, out, spare)` writes; `spare` is working memory.
@@ -195,10 +271,14 @@ impl Projections {
             input,
             spares,
         } = scratch;
-        for (i, group) in self.groups.iter().enumerate() {
-            let k = group.linear.k();
-            if i == 0 || group.input_norm.is_some() {
-                acts.reshape(m, k);
+        let planes = self.acts.planes();
+        // Whether `input` and `acts` hold the rows without any norm of a projection's own.
+        let mut plain = false;
+        for group in &self.groups {
+            let k = group.weights.k();
+            let norm = group.input_norm.as_deref();
+            if norm.is_some() || !plain {
+                acts.reshape(m * planes, k);
                 let Activations {
                     q,
                     sums,
@@ -206,46 +286,61 @@ impl Projections {
                     k_padded,
                     ..
                 } = &mut *acts;
+                let k_padded = *k_padded;
                 let codes = (
-                    Chunks::new(q, *k_padded),
-                    (Chunks::new(sums, 1), Chunks::new(scales, 1)),
+                    Chunks::new(q, k_padded * planes),
+                    (Chunks::new(sums, planes), Chunks::new(scales, planes)),
                 );
                 let parts = (Chunks::new(&mut input[..m * k], k), codes);
                 let spares = &*spares;
-                pool.each(parts, |worker, r, (x, (q, (sum, scale)))| {
+                pool.each(parts, |worker, r, (x, (q, (sums, scales)))| {
                     let mut spare = spares[worker]
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner);
                     let spare = &mut spare[..k];
                     row(r, x, spare);
-                    if let Some(weight) = &group.input_norm {
+                    if let Some(weight) = norm {
                         spare.copy_from_slice(x);
                         lanes::rms_norm(spare, weight, self.input_norm_eps, x);
                     }
-                    (sum[0], scale[0]) = lanes::quantise(x, q);
+                    match planes {
+                        1 => (sums[0], scales[0]) = lanes::quantise(x, q),
+                        _ => {
+                            scales.fill(lanes::quantise_planes(x, k_padded, q));
+                            for (sum, plane) in sums.iter_mut().zip(q.chunks_exact(k_padded)) {
+                                *sum = plane.iter().map(|&q| i32::from(q)).sum();
+                            }
+                        }
+                    }
                 });
+                plain = norm.is_none();
             }
-            group
-                .linear
-                .forward(pool, work, acts, y, self.n, group.first);
+            let linear = match &group.weights {
+                Weights::Float(rows) => {
+                    rows.forward(pool, &input[..m * k], y, self.n, group.first);
+                    continue;
+                }
+                Weights::Ternary(linear) => linear,
+            };
+            match planes {
+                1 => linear.forward(pool, work, acts, y, self.n, group.first),
+                _ => linear.forward_planes(pool, work, (acts, planes), y, self.n, group.first),
+            }
             if let Some(tap) = tap {
-                let n = group.linear.n();
-                let mut acc = vec![0; m * n];
-                group.linear.accumulate(pool, work, acts, &mut acc);
-                for (projection, rows) in group.projections.iter().zip(group.linear.stacked()) {
+                let n = linear.n();
+                let mut acc = vec![0; acts.m * n];
+                linear.accumulate(pool, work, acts, &mut acc);
+                for (projection, rows) in group.projections.iter().zip(linear.stacked()) {
                     let own: Vec<i32> = acc
                         .chunks_exact(n)
                         .flat_map(|row| &row[rows.clone()])
                         .copied()
                         .collect();
-                    tap(
-                        TensorId {
-                            layer: self.layer,
-                            projection: *projection,
-                        },
-                        acts,
-                        &own,
-                    );
+                    let id = TensorId {
+                        layer: self.layer,
+                        projection: *projection,
+                    };
+                    tap(id, acts, &own);
                 }
             }
         }

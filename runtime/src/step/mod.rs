@@ -11,7 +11,7 @@ mod rows;
 use crate::lanes;
 use crate::network::Network;
 use crate::network::block::gated;
-use crate::network::product::{ProjectionScratch, Tap};
+use crate::network::product::{ProjectionScratch, Projections, Tap};
 use crate::pool::{Chunks, Pool, SliceList};
 use crate::sequence::Sequence;
 use attention::Attention;
@@ -165,7 +165,17 @@ impl Scratch {
             cos_sin: vec![0.0; rows * c.head_dim],
             attention: (0..pool.threads()).map(worker).collect(),
             slots: SliceList::default(),
-            projection: ProjectionScratch::new(pool, rows, network.linears()),
+            projection: ProjectionScratch::new(
+                pool,
+                rows,
+                c,
+                network.linears().chain(
+                    network
+                        .ternary_head()
+                        .into_iter()
+                        .flat_map(Projections::linears),
+                ),
+            ),
             last: Vec::new(),
             logits: Vec::new(),
         }
@@ -367,7 +377,17 @@ impl Step {
         for (&r, out) in wanted.iter().zip(s.last.chunks_exact_mut(h)) {
             lanes::rms_norm(&s.x[r * h..][..h], network.output_norm(), eps, out);
         }
-        network.head().forward(&self.pool, &s.last, &mut s.logits);
+        match network.ternary_head() {
+            None => network.head().forward(&self.pool, &s.last, &mut s.logits),
+            Some(head) => {
+                let last = &s.last;
+                let row = |r: usize, out: &mut [f32], _: &mut [f32]| {
+                    out.copy_from_slice(&last[r * h..][..h]);
+                };
+                let (scratch, m) = (&mut s.projection, wanted.len());
+                head.forward(&self.pool, scratch, &mut None, m, row, &mut s.logits);
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The shapes of the published ternary models.
 
 use crate::graph::architectures::{BITNET, BITNET_B158, LLAMA};
-use crate::graph::{Architecture, ModelConfig, Rope};
+use crate::graph::{Acts, Architecture, ModelConfig, Rope};
 
 /// A model that can be made up: its name to ask for it by, and its configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +53,7 @@ pub(crate) const fn shape(
                 factors: None,
             },
             tied,
+            acts: Acts::I8,
         },
     }
 }
@@ -146,3 +147,26 @@ pub static SHAPES: &[Shape] = &[
         true,
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Projection;
+    use bitnet_codegen::space::MODEL_SHAPES;
+
+    #[test]
+    fn kernels_are_proven_on_the_shapes_of_these_models() {
+        for Shape { name, config } in SHAPES
+            .iter()
+            .filter(|s| s.name != "tiny" && s.name != "100b")
+        {
+            for projection in Projection::ALL {
+                let shape = config.linear_shape(projection);
+                assert!(
+                    MODEL_SHAPES.contains(&shape),
+                    "{name} {projection:?}: {shape:?}"
+                );
+            }
+        }
+    }
+}

@@ -67,7 +67,8 @@ impl Fault {
                 self.within = self.within.or(Some((*counter, *trip)));
             }
             _ if self.within.is_some() || self.step.is_some() => {}
-            other => self.step = Some(other.to_string()),
+            Stmt::Let(v, op) => self.step = Some(format!("v{} = {op:?}", v.0)),
+            other => self.step = Some(format!("{other:?}")),
         }
         self
     }
@@ -77,9 +78,9 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.within, &self.step) {
             (Some((c, trip)), Some(step)) => {
-                write!(f, "in loop {c} of {trip}, at {step}: ")
+                write!(f, "in loop c{} of {trip}, at {step}: ", c.0)
             }
-            (Some((c, trip)), None) => write!(f, "in loop {c} of {trip}: "),
+            (Some((c, trip)), None) => write!(f, "in loop c{} of {trip}: ", c.0),
             (None, Some(step)) => write!(f, "at {step}: "),
             (None, None) => Ok(()),
         }?;

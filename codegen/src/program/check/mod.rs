@@ -5,20 +5,16 @@
 //! written). Holding a [`Checked`] is the safety argument of the call into generated code.
 
 mod abs;
-mod byte_set;
 mod bytes;
 mod counts;
-mod facts;
 mod fault;
 mod flow;
-mod hash;
 mod regions;
 mod structure;
 mod transfer;
 
 pub use abs::Range;
 pub use counts::Counts;
-pub use facts::Facts;
 pub use fault::{CheckError, Fault, FaultKind};
 pub use flow::Ranges;
 
@@ -31,7 +27,6 @@ pub struct Checked {
     program: Program,
     ranges: Vec<Option<Ranges>>,
     reach: [usize; Operand::COUNT],
-    touched: [usize; Operand::COUNT],
 }
 
 impl Checked {
@@ -41,11 +36,10 @@ impl Checked {
     /// [`CheckError`] when a bound or a range cannot be proven.
     pub fn new(program: Program) -> Result<Self, CheckError> {
         match prove(&program) {
-            Ok(proof) => Ok(Self {
+            Ok((ranges, reach)) => Ok(Self {
                 program,
-                ranges: proof.ranges,
-                reach: proof.reach,
-                touched: proof.touched,
+                ranges,
+                reach,
             }),
             Err(fault) => Err(CheckError {
                 program: program.name,
@@ -59,7 +53,6 @@ impl Checked {
     pub(crate) fn unproven(program: Program) -> Self {
         Self {
             reach: Operand::ALL.map(|o| program.bytes(o)),
-            touched: Operand::ALL.map(|o| program.bytes(o)),
             program,
             ranges: Vec::new(),
         }
@@ -78,24 +71,15 @@ impl Checked {
     }
 }
 
-/// What the three passes bring.
-struct Proof {
-    ranges: Vec<Option<Ranges>>,
-    reach: [usize; Operand::COUNT],
-    touched: [usize; Operand::COUNT],
-}
+type Proof = (Vec<Option<Ranges>>, [usize; Operand::COUNT]);
 
 fn prove(program: &Program) -> Result<Proof, Fault> {
     let facts = structure::check(program)?;
     let mut flow = flow::Flow::new(program, &facts.indices);
     flow.check()?;
-    regions::check(&flow, facts.elements)?;
+    regions::check(&flow, facts.lanes)?;
     let ranges = (0..program.n_values).map(|v| flow.ranges(Value(v)));
-    Ok(Proof {
-        ranges: ranges.collect(),
-        reach: facts.reach,
-        touched: facts.touched,
-    })
+    Ok((ranges.collect(), facts.reach))
 }
 
 impl Deref for Checked {

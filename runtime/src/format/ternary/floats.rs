@@ -1,4 +1,4 @@
-//! Projections stored as floats: master weights, or trits times one magnitude.
+//! Projections stored as floats: master weights, or trits times a magnitude.
 
 use bitnet_codegen::trit::{Absmean, TritError};
 
@@ -16,9 +16,15 @@ pub(super) struct Floats<'a> {
 
 enum Rule {
     Absmean(Absmean),
-    /// Every value is 0 or this, up to sign.
-    Magnitude(f32),
+    /// Every value is 0 or, up to sign, the scale of its row and group of columns.
+    Magnitudes {
+        group_k: usize,
+        scales: Vec<f32>,
+    },
 }
+
+/// Groups of columns are at least this wide.
+const MIN_GROUP: usize = 16;
 
 impl<'a> Floats<'a> {
     pub(super) fn new(
@@ -35,20 +41,31 @@ impl<'a> Floats<'a> {
             "bytes of a {n}x{k} {dtype} tensor"
         );
         let mut row = vec![0f32; k];
-        let mut sum = 0f64;
-        let mut magnitude = Some(0f32);
-        for b in bytes.chunks_exact(row_bytes) {
-            dtype.decode(b, &mut row);
-            // One chain of additions, as over the whole matrix at once.
-            sum = row.iter().fold(sum, |s, w| s + w.abs() as f64);
-            magnitude = magnitude.and_then(|m| one_magnitude(m, &row));
-        }
-        let rule = match (how, magnitude) {
-            (Ternarise::Absmean, _) | (Ternarise::Detect, None) => {
+        let rows = bytes.chunks_exact(row_bytes);
+        let rule = match how {
+            Ternarise::Absmean => {
+                let mut sum = 0f64;
+                for b in rows {
+                    dtype.decode(b, &mut row);
+                    // One chain of additions, as over the whole matrix at once.
+                    sum = row.iter().fold(sum, |s, w| s + w.abs() as f64);
+                }
                 Rule::Absmean(Absmean::from_abs_sum(sum, n * k))
             }
-            (_, Some(m)) => Rule::Magnitude(m),
-            (Ternarise::OneMagnitude, None) => return Err(TritError::Magnitudes),
+            Ternarise::AsStored => {
+                let mut widths = Widths::new(k);
+                for b in rows.clone() {
+                    dtype.decode(b, &mut row);
+                    widths.keep_those_of(&row);
+                }
+                let group_k = widths.widest().ok_or(TritError::Magnitudes)?;
+                let mut scales = Vec::with_capacity(n * k.div_ceil(group_k));
+                for b in rows {
+                    dtype.decode(b, &mut row);
+                    scales.extend(row.chunks(group_k).map(magnitude));
+                }
+                Rule::Magnitudes { group_k, scales }
+            }
         };
         Ok(Self {
             bytes,
@@ -60,33 +77,76 @@ impl<'a> Floats<'a> {
     }
 }
 
-/// The magnitude of all values that are not zero, given that of the rows before (0 for none yet).
-fn one_magnitude(mut m: f32, row: &[f32]) -> Option<f32> {
-    for w in row.iter().map(|w| w.abs()).filter(|&w| w != 0.0) {
-        if m == 0.0 {
-            m = w;
-        }
-        // NaN is equal to nothing.
-        if w != m {
-            return None;
+/// The magnitude of values that have one, 0 where all are 0.
+fn magnitude(values: &[f32]) -> f32 {
+    values
+        .iter()
+        .map(|w| w.abs())
+        .find(|&w| w != 0.0)
+        .unwrap_or(0.0)
+}
+
+/// The widths of groups under which every group seen so far has one magnitude.
+struct Widths {
+    /// Widest first.
+    left: Vec<usize>,
+}
+
+impl Widths {
+    /// The whole row and its equal parts.
+    fn new(k: usize) -> Self {
+        let parts = 2..=k / MIN_GROUP;
+        let equal = parts.filter(|p| k.is_multiple_of(*p)).map(|p| k / p);
+        Self {
+            left: std::iter::once(k).chain(equal).collect(),
         }
     }
-    Some(m)
+
+    fn keep_those_of(&mut self, row: &[f32]) {
+        let mut last = (0, 0f32);
+        for (at, w) in row.iter().map(|w| w.abs()).enumerate() {
+            if w == 0.0 {
+                continue;
+            }
+            // A NaN has no magnitude, whatever is next to it.
+            if !w.is_finite() {
+                self.left.clear();
+            }
+            if last.1 != 0.0 && last.1 != w {
+                let from = last.0;
+                // A group must begin behind the last value of the old magnitude.
+                self.left.retain(|&width| at / width > from / width);
+                if self.left.is_empty() {
+                    return;
+                }
+            }
+            last = (at, w);
+        }
+    }
+
+    fn widest(&self) -> Option<usize> {
+        self.left.first().copied()
+    }
 }
 
 /// Whether a row can belong to a ternary matrix; a cheap look at a file before it is loaded.
 pub(in crate::format) fn looks_ternary(dtype: FloatType, row_bytes: &[u8], k: usize) -> bool {
     let mut row = vec![0f32; k];
     dtype.decode(row_bytes, &mut row);
-    one_magnitude(0.0, &row).is_some()
+    let mut widths = Widths::new(k);
+    widths.keep_those_of(&row);
+    widths.widest().is_some()
 }
 
 impl RowDecoder for Floats<'_> {
     fn scales(&self) -> StoredScales {
-        StoredScales::tensor(match &self.rule {
-            Rule::Absmean(a) => a.scale(),
-            Rule::Magnitude(m) => *m,
-        })
+        match &self.rule {
+            Rule::Absmean(a) => StoredScales::tensor(a.scale()),
+            Rule::Magnitudes { group_k, scales } => StoredScales {
+                group_k: Some(*group_k),
+                values: scales.clone(),
+            },
+        }
     }
 
     fn row(&mut self, r: usize, out: &mut [u8]) {
@@ -94,9 +154,11 @@ impl RowDecoder for Floats<'_> {
             &self.bytes[r * self.row_bytes..][..self.row_bytes],
             &mut self.row,
         );
-        match self.rule {
+        match &self.rule {
             Rule::Absmean(a) => pack(&self.row, out, |w| a.code(w)),
-            Rule::Magnitude(_) => pack(&self.row, out, |w| 1 + (w > 0.0) as u8 - (w < 0.0) as u8),
+            Rule::Magnitudes { .. } => {
+                pack(&self.row, out, |w| 1 + (w > 0.0) as u8 - (w < 0.0) as u8)
+            }
         }
     }
 }

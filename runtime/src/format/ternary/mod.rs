@@ -13,7 +13,7 @@ mod tiles;
 use bitnet_codegen::trit::{Scales, TernaryMatrix, TritError};
 
 use super::dtype::{Dtype, TernaryType};
-use super::error::LoadErrorKind;
+use super::error::{LoadErrorKind, unsupported};
 use super::store::TensorStore;
 use crate::graph::{ModelConfig, Projection, RotaryRows};
 pub(super) use floats::looks_ternary;
@@ -62,10 +62,9 @@ impl RowOrder {
 pub enum Ternarise {
     /// Master weights: quantise by absmean.
     Absmean,
-    /// The values are already `{−a, 0, a}` with one `a`: keep it exactly, refuse others.
-    OneMagnitude,
-    /// One magnitude if that is what is there, else absmean.
-    Detect,
+    /// The values are already `{−a, 0, a}`, with one `a` for the tensor, a row or a group of columns: they are kept
+    /// exactly, others are refused.
+    AsStored,
 }
 
 /// How the bytes of a projection are to be read.
@@ -80,8 +79,10 @@ pub enum Packing {
     Plain(TernaryType),
     /// TL1 or TL2 with the tile sizes of its shape.
     Tiled(TernaryType, Tiles),
-    /// Float values.
+    /// Float values that become trits.
     Floats(Ternarise),
+    /// Float values that stay so: not a ternary matrix.
+    Kept,
 }
 
 /// The recipe for one projection.
@@ -130,6 +131,12 @@ impl TernarySource {
     /// Decodes the whole tensor.
     pub(crate) fn decode(&self, store: &TensorStore) -> Result<TernaryMatrix, LoadErrorKind> {
         let info = &store.tensors()[self.tensor];
+        if self.packing == Packing::Kept {
+            return Err(unsupported(
+                format!("trits of tensor {}", info.name),
+                "it is kept in float",
+            ));
+        }
         let bytes = store.bytes(self.tensor);
         let error = |reason| self.error(&info.name, info.dtype, reason);
         let mut decoder = self.decoder(bytes, info.dtype).map_err(error)?;
@@ -207,6 +214,7 @@ impl TernarySource {
             (Packing::Floats(how), Dtype::Float(f)) => {
                 Box::new(floats::Floats::new(bytes, n, k, f, *how)?)
             }
+            (Packing::Kept, _) => panic!("a matrix that is kept in float has no trits"),
             (packing, dtype) => {
                 unreachable!("{packing:?} for a {dtype} tensor: the reader chose both")
             }

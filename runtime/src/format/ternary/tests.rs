@@ -447,15 +447,13 @@ fn floats_become_trits_as_asked() {
     let exact = TernaryMatrix::from_trits(2, 4, &[1, -1, 0, 1, 0, 0, -1, 1], 0.25).unwrap();
     let master = [0.02, -0.01, 0.005, 0.0, -0.03, 0.011, 0.0149, -0.0151];
     let absmean = bitnet_codegen::trit::absmean(2, 4, &master).unwrap();
-    assert_eq!(floats(&two, Ternarise::OneMagnitude).unwrap(), exact);
-    assert_eq!(floats(&two, Ternarise::Detect).unwrap(), exact);
+    assert_eq!(floats(&two, Ternarise::AsStored).unwrap(), exact);
     assert_eq!(
         floats(&two, Ternarise::Absmean).unwrap(),
         bitnet_codegen::trit::absmean(2, 4, &two).unwrap()
     );
     assert_eq!(floats(&master, Ternarise::Absmean).unwrap(), absmean);
-    assert_eq!(floats(&master, Ternarise::Detect).unwrap(), absmean);
-    let e = floats(&master, Ternarise::OneMagnitude).unwrap_err();
+    let e = floats(&master, Ternarise::AsStored).unwrap_err();
     assert!(
         matches!(
             e,
@@ -469,12 +467,53 @@ fn floats_become_trits_as_asked() {
     for bad in [f32::NAN, f32::INFINITY] {
         let mut w = master;
         w[3] = bad;
-        for how in [
-            Ternarise::Absmean,
-            Ternarise::Detect,
-            Ternarise::OneMagnitude,
-        ] {
+        for how in [Ternarise::Absmean, Ternarise::AsStored] {
             assert!(floats(&w, how).is_err(), "{bad} {how:?}");
+        }
+    }
+}
+
+#[test]
+fn floats_of_several_magnitudes_get_the_fewest_scales_that_say_the_same() {
+    let (n, k) = (4, 192);
+    let trits = trits(n * k);
+    // As a tensor whose rows or columns were split over machines that each had a scale.
+    /// What it is called, the magnitude at a row and column, and what the scales must be.
+    type Case = (&'static str, fn(usize, usize) -> f32, fn(&Scales) -> bool);
+    let cases: [Case; 5] = [
+        ("one", |_, _| 0.5, |s| *s == Scales::Tensor(0.5)),
+        (
+            "rows",
+            |r, _| [0.5, 0.25][r / 2],
+            |s| *s == Scales::Row(vec![0.5, 0.5, 0.25, 0.25]),
+        ),
+        (
+            "halves",
+            |_, c| [0.5, 0.25][c / 96],
+            |s| matches!(s, Scales::Group { group_k: 96, .. }),
+        ),
+        (
+            "thirds of rows",
+            |r, c| [0.5, 0.25, 0.75][(r + c / 64) % 3],
+            |s| matches!(s, Scales::Group { group_k: 64, .. }),
+        ),
+        ("too many", |_, c| [0.5, 0.25][c % 2], |_| false),
+    ];
+    for (what, magnitude, expected) in cases {
+        let value = |i: usize| f32::from(trits[i]) * magnitude(i / k, i % k);
+        let bytes = (0..n * k).flat_map(|i| value(i).to_le_bytes()).collect();
+        let matrix = source(n, k, Packing::Floats(Ternarise::AsStored)).decode(&store(
+            bytes,
+            [n, k],
+            Dtype::Float(FloatType::F32),
+        ));
+        let Ok(matrix) = matrix else {
+            assert_eq!(what, "too many");
+            continue;
+        };
+        assert!(expected(matrix.scales()), "{what}: {:?}", matrix.scales());
+        for (i, &trit) in trits.iter().enumerate() {
+            assert_eq!(matrix.trit(i / k, i % k), trit, "{what} {i}");
         }
     }
 }

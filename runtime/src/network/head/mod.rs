@@ -19,16 +19,16 @@ use std::sync::Arc;
 const BLOCK: usize = 256;
 
 /// Tokens that share one decoding of a row.
-const TOKENS: usize = 8;
+pub(super) const TOKENS: usize = 8;
 
 /// Rows of one call into the compiled loop.
-const ROWS: usize = 16;
+pub(super) const ROWS: usize = 16;
 
 /// Tables from this size on are copied to huge pages; smaller ones are read in place.
 const COPY_FROM_BYTES: usize = 4 << 20;
 
 /// Bytes of the table that one claim covers.
-const CHUNK_BYTES: usize = 128 << 10;
+pub(super) const CHUNK_BYTES: usize = 128 << 10;
 
 enum Table {
     /// In the model's file (or in the program).
@@ -119,7 +119,7 @@ impl Head {
 
 leveled! {
     /// Dot products of a run of rows with up to `TOKENS` tokens: `out[row · TOKENS + token]`.
-    fn logits_of(dtype: FloatType, rows: &[u8], k: usize, x: &[f32], out: &mut [f32; ROWS * TOKENS]) {
+    pub(super) fn logits_of(dtype: FloatType, rows: &[u8], k: usize, x: &[f32], out: &mut [f32; ROWS * TOKENS]) {
         // One loop for each type: the constant decides what is inlined.
         macro_rules! of {
             ($($dtype:ident)*) => {
