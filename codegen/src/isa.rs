@@ -1,4 +1,4 @@
-//! What a CPU can run: the features it reports (the only detection in the project) and the
+//! What a CPU can run: the features it reports (all that kernels are chosen by) and the
 //! instruction-set names that specs and profiles use. Each [`Isa`] belongs to exactly one backend.
 
 use crate::program::Width;

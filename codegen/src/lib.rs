@@ -14,7 +14,26 @@
 //! A family ([`variant`]) knows no instruction set, a backend ([`backend`]) knows no family, a layout
 //! ([`layout`]) knows neither. Every kernel's i32 sums equal [`oracle::matmul`] bit for bit.
 //! This crate reads no files, clocks, threads or environment: same spec, same bytes.
+//!
+//! Without the default feature `emit` there is no compiler in it: kernels are interpreted.
+//!
+//! # Words
+//! | word | means |
+//! |---|---|
+//! | problem | `Y[M,N] = X[M,K] · W[N,K]ᵀ`: M tokens, N output features, K input features |
+//! | spec | a kernel, completely described; its text is its name |
+//! | family | a way to compute ([`variant`]); *layout*: a way to pack weights ([`layout`]) |
+//! | panel | NR rows of packed weights, all of K |
+//! | tile | MR tokens, or what is computed for them with one panel |
+//! | micro-kernel | the program for one tile and one panel: what a call runs |
+//! | step | KR columns of a panel: what the layout keeps together; `variant::place` says where one is |
+//! | program | a micro-kernel as data ([`program`]); *stage*: one of a kernel's programs with its code |
+//! | operand | what a program reads or writes; its *extent* is its bytes, its *promise* what is in them |
+//! | element | one i8, i16 or i32 of a vector |
+//! | lane | 16 bytes of a vector, of which look-ups and interleaves are defined |
+//! | live | a value that is still to be read: live vectors need registers |
 
+#![deny(missing_docs)]
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod abi;
@@ -23,6 +42,8 @@ pub mod ahead;
 mod aligned;
 pub mod backend;
 pub mod coded;
+#[cfg(feature = "emit")]
+pub mod disassembly;
 pub mod isa;
 pub mod kernel;
 pub mod layout;

@@ -4,7 +4,7 @@
 use bitnet_codegen::abi::Operands;
 use bitnet_codegen::backend::interp::run_strict;
 use bitnet_codegen::program::{
-    Addr, Builder, Checked, Index, Lanes, Loop, Op, Operand, Program, Promise, Stmt, Value, Width,
+    Addr, Builder, Checked, Element, Index, Loop, Op, Operand, Program, Promise, Stmt, Value, Width,
 };
 use bitnet_codegen::{Isa, plan, space, variant};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -279,14 +279,14 @@ fn small() -> Program {
         b.repeat(4, &[], |b, inner, _| {
             let i = b.index8(at(Operand::Weights, 0).step(inner, 2).step(outer, 8));
             let x = b.op(Op::Load(at(Operand::Acts, 0).entry(i, 16)));
-            b.accumulate(Lanes::I16, at(Operand::Scratch0, 0), x);
-            b.accumulate(Lanes::I16, at(Operand::Scratch0, 16), x);
+            b.accumulate(Element::I16, at(Operand::Scratch0, 0), x);
+            b.accumulate(Element::I16, at(Operand::Scratch0, 16), x);
             vec![]
         });
         b.repeat(2, &[], |b, half, _| {
             let v = b.op(Op::Drain(at(Operand::Scratch0, 0).step(half, 16)));
             let v = b.op(Op::Sar32(v, 16));
-            b.accumulate(Lanes::I32, at(Operand::Out, 0).step(half, 16), v);
+            b.accumulate(Element::I32, at(Operand::Out, 0).step(half, 16), v);
             vec![]
         });
         vec![]
@@ -647,7 +647,7 @@ fn mutate_stmt(s: &mut Stmt, n_values: usize, noise: &mut Noise) {
         Stmt::Let(_, op) => mutate_op(op, some, noise),
         Stmt::LetIndices8 { shift, .. } => *shift = noise.below(8) as u8,
         Stmt::Store(a, v) if noise.below(2) == 0 => {
-            *s = Stmt::Accumulate(Lanes::I32, a.clone(), *v);
+            *s = Stmt::Accumulate(Element::I32, a.clone(), *v);
         }
         Stmt::Accumulate(_, a, v) if noise.below(2) == 0 => *s = Stmt::Store(a.clone(), *v),
         Stmt::Store(_, v) | Stmt::Accumulate(_, _, v) => *v = some,

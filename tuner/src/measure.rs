@@ -5,7 +5,7 @@
 //! packed weights than the last-level cache holds. Candidates with the same panel share the copies.
 
 use crate::bound::{self, Peaks};
-use crate::search::{Bench, Rejection};
+use crate::search::{Bench, Mismatch, Rejection};
 use bitnet_codegen::layout::PanelShape;
 use bitnet_codegen::noise::Noise;
 use bitnet_codegen::{
@@ -143,11 +143,12 @@ impl<'a> KernelBench<'a> {
     }
 
     fn build(&self, spec: &KernelSpec) -> Result<Arc<Kernel>, Rejection> {
-        let unsupported = |e: &dyn std::fmt::Display| Rejection::Unsupported(e.to_string());
-        let plan = plan(spec, self.setting.problem.k).map_err(|e| unsupported(&e))?;
+        let plan = plan(spec, self.setting.problem.k)?;
         let set = KernelSet::build(vec![plan], self.setting.features).map_err(|e| match e {
-            KernelError::Check(e) => Rejection::Wrong(e.to_string()),
-            e => unsupported(&e),
+            KernelError::Unsupported(e) => e.into(),
+            KernelError::NoBackend(e) => e.into(),
+            KernelError::Check(e) => e.into(),
+            e => Rejection::Memory(e.to_string()),
         })?;
         Ok(Arc::clone(&set.kernels()[0]))
     }
@@ -215,14 +216,14 @@ impl Bench for KernelBench<'_> {
             .position(|(got, want)| got != want)
         {
             let (t, n) = (at / self.setting.problem.n, at % self.setting.problem.n);
-            return Err(Rejection::Wrong(format!(
-                "{spec}: y[{t}][{n}] = {}, the oracle says {}; rerun: bitnet-tune kernel --m {} --n {} --k {} --spec {spec}",
-                self.sums[at],
-                self.expected[at],
-                self.setting.problem.m,
-                self.setting.problem.n,
-                self.setting.problem.k
-            )));
+            return Err(Rejection::Wrong(Mismatch {
+                spec: spec.clone(),
+                problem: self.setting.problem,
+                token: t,
+                row: n,
+                got: self.sums[at],
+                want: self.expected[at],
+            }));
         }
         let weight_bytes = copies[0].weight_bytes(self.setting.problem.m);
         self.ready.insert(

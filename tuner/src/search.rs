@@ -6,6 +6,9 @@
 //! The machine is behind the [`Bench`] trait, so the search is tested against a scripted clock.
 
 use crate::sampler::{Samples, Summary};
+use bitnet_codegen::backend::NoBackend;
+use bitnet_codegen::program::CheckError;
+use bitnet_codegen::{KernelSpec, Problem, Unsupported};
 use std::time::Duration;
 
 /// A machine that can verify and time candidates.
@@ -34,13 +37,44 @@ pub trait Bench {
 
 /// Why a candidate is not timed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Rejection {
     /// It does not exist on this machine.
     #[error("unsupported: {0}")]
-    Unsupported(String),
+    Unsupported(#[from] Unsupported),
+    /// This build emits nothing for its instruction set.
+    #[error("unsupported: {0}")]
+    NoBackend(#[from] NoBackend),
+    /// There is no memory for its code.
+    #[error("unsupported: {0}")]
+    Memory(String),
+    /// Its program could not be proven: a bug, kept as evidence, never used.
+    #[error("WRONG RESULT: {0}")]
+    Unproven(#[from] CheckError),
     /// Its result differs from the oracle: a bug, kept as evidence, never used.
     #[error("WRONG RESULT: {0}")]
-    Wrong(String),
+    Wrong(Mismatch),
+}
+
+/// The first result that differs from the oracle.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{spec}: y[{token}][{row}] = {got}, the oracle says {want}; rerun: bitnet-tune kernel --m {} --n {} --k {} --spec {spec}",
+    problem.m, problem.n, problem.k
+)]
+pub struct Mismatch {
+    /// The kernel.
+    pub spec: KernelSpec,
+    /// The product that was asked for.
+    pub problem: Problem,
+    /// Token of the result.
+    pub token: usize,
+    /// Output feature of the result.
+    pub row: usize,
+    /// What the kernel says.
+    pub got: i32,
+    /// What the oracle says.
+    pub want: i32,
 }
 
 /// How long and how carefully to look.
@@ -258,6 +292,17 @@ fn at_floor<B: Bench>(bench: &B, best: &Entrant<B::Candidate>, effort: Effort) -
 mod tests {
     use super::*;
 
+    fn mismatch() -> Mismatch {
+        Mismatch {
+            spec: KernelSpec::new("i2s", "i2s", 1, 4, 16, bitnet_codegen::Isa::Interp),
+            problem: Problem::new(1, 1, 1),
+            token: 0,
+            row: 0,
+            got: 1,
+            want: 2,
+        }
+    }
+
     /// A scripted machine: candidate `i` takes `ns[i]`, times a drift that grows with every timing.
     struct Script {
         ns: Vec<f64>,
@@ -295,10 +340,10 @@ mod tests {
 
         fn prepare(&mut self, c: &usize) -> Result<(), Rejection> {
             if self.wrong == Some(*c) {
-                return Err(Rejection::Wrong("y[0] = 1, oracle 2".into()));
+                return Err(Rejection::Wrong(mismatch()));
             }
             if self.missing == Some(*c) {
-                return Err(Rejection::Unsupported("no such instruction".into()));
+                return Err(Unsupported::new(c, "no such instruction").into());
             }
             Ok(())
         }

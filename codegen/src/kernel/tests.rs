@@ -101,16 +101,16 @@ fn a_set_grows_and_memory_is_freed_when_the_last_kernel_goes() {
         let spec = KernelSpec::new("i2s", "i2s", 1, rows, 16, isa);
         set.add(vec![plan(&spec, 64).unwrap()]).unwrap().remove(0)
     };
-    let (first, second) = (add(8), add(16));
+    let (first, second) = (add(4), add(8));
     assert!(first.code_bytes() > 0);
     let freed = [&first, &second].map(|k| memory(k).expect("emitted"));
     assert_eq!(set.kernels().len(), 2);
     drop(set);
     drop(first);
     assert!(freed[0].upgrade().is_none() && freed[1].upgrade().is_some());
-    let w = TernaryMatrix::from_trits(16, 64, &[1; 16 * 64], 1.0).unwrap();
+    let w = TernaryMatrix::from_trits(8, 64, &[1; 8 * 64], 1.0).unwrap();
     let acts = Activations::from_codes(1, 64, &[3; 64]);
-    assert_eq!(product(&second, &w, &acts), [3 * 64; 16]);
+    assert_eq!(product(&second, &w, &acts), [3 * 64; 8]);
     drop(second);
     assert!(freed[1].upgrade().is_none());
 }
@@ -119,14 +119,8 @@ fn a_set_grows_and_memory_is_freed_when_the_last_kernel_goes() {
 fn a_spec_that_nothing_emits_says_so() {
     let cpu = Features::detect();
     let foreign = Isa::ALL.iter().find(|i| !i.runs_on(cpu));
-    let spec = KernelSpec::new(
-        "i2s",
-        "i2s",
-        1,
-        64,
-        16,
-        *foreign.expect("another processor's"),
-    );
+    let isa = *foreign.expect("another processor's");
+    let spec = KernelSpec::new("i2s", "i2s", 1, isa.width().bytes() / 4, 16, isa);
     let refused = KernelSet::build(vec![plan(&spec, 64).unwrap()], cpu).map(drop);
     let text = refused.unwrap_err().to_string();
     assert!(text.contains("this CPU has no"), "{text}");

@@ -17,6 +17,9 @@ pub const STEP_K: usize = 20;
 /// What a code of 1 in field f adds to a byte.
 pub const FIELD_WEIGHTS: [u8; 5] = [1, 3, 9, 28, 84];
 
+/// The largest byte: all five codes are 2.
+pub const MAX_BYTE: u8 = 250;
+
 /// The layout.
 pub struct Base3;
 
@@ -53,7 +56,7 @@ impl Layout for Base3 {
     }
 
     fn promise(&self) -> Promise {
-        Promise::U8(0, 250)
+        Promise::U8(0, MAX_BYTE)
     }
 
     fn pack_panel(&self, shape: PanelShape, codes: &[u8], out: &mut [u8]) {

@@ -1,4 +1,4 @@
-//! `i2s`: 2-bit codes, four columns of four rows to a 16-byte vector, so that each i32 lane of a dot
+//! `i2s`: 2-bit codes, four columns of four rows to a 16-byte vector, so that each i32 element of a dot
 //! product belongs to one row and no horizontal sum is needed.
 //!
 //! ```text

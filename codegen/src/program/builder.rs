@@ -1,8 +1,8 @@
 //! Builds programs: hands out ids, nests loops, and says nothing about any instruction set.
 
 use super::{
-    Addr, Carried, Counter, Extent, Index, Lanes, Loop, Op, Operand, Program, Promise, Stmt, Value,
-    Width,
+    Addr, Carried, Counter, Element, Extent, Index, Loop, Op, Operand, Program, Promise, Stmt,
+    Value, Width,
 };
 
 /// Appends steps to a program under construction.
@@ -109,8 +109,8 @@ impl Builder {
     }
 
     /// Adds a vector to memory.
-    pub fn accumulate(&mut self, lanes: Lanes, addr: Addr, v: Value) {
-        self.push(Stmt::Accumulate(lanes, addr, v));
+    pub fn accumulate(&mut self, element: Element, addr: Addr, v: Value) {
+        self.push(Stmt::Accumulate(element, addr, v));
     }
 
     /// Hints at a line that will be read soon.

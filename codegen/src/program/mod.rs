@@ -1,17 +1,17 @@
 //! Kernels as data: a [`Program`] says what one call of a micro-kernel does, on vectors of 16, 32 or 64 bytes.
 //!
 //! A family builds a program once and knows no instruction set; a backend turns programs into code and
-//! knows no family. Every op has an exact contract on lanes, so interpreter and emitters are compared
-//! lane by lane. Loops have constant trip counts and addresses are affine in the loop counters
+//! knows no family. Every op has an exact contract on elements, so interpreter and emitters are compared
+//! element by element. Loops have constant trip counts and addresses are affine in the loop counters
 //! (plus at most one table index read from memory), so [`check`] proves bounds and overflow without running.
 
 mod builder;
 pub mod check;
+mod live;
+mod text;
 
 pub use builder::Builder;
 pub use check::{CheckError, Checked};
-
-use std::fmt;
 
 /// Bytes of a vector register. The meaning of every op but [`Op::Lut64`] and [`Op::Lut128`] is given
 /// per element or per 16-byte lane, so a wider program does the same work on more lanes.
@@ -316,9 +316,9 @@ pub enum Op {
     InterleaveHi16(Value, Value),
 }
 
-/// How memory is accumulated.
+/// The elements in which memory is accumulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Lanes {
+pub enum Element {
     /// i16 elements.
     I16,
     /// i32 elements.
@@ -347,7 +347,7 @@ pub enum Stmt {
     /// W bytes to memory.
     Store(Addr, Value),
     /// `memory += value`, element by element; proven not to wrap.
-    Accumulate(Lanes, Addr, Value),
+    Accumulate(Element, Addr, Value),
     /// A hint to bring the cache line at the address near. May point past the operand; never faults.
     Prefetch(Addr),
     /// A counted loop.
@@ -383,7 +383,7 @@ pub struct Carried {
 /// A micro-kernel: what one call does.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Program {
-    /// The kernel's name: the spec's text, plus a suffix for a stage; shown by profilers.
+    /// The kernel's name: the spec's text, plus a suffix for a stage.
     pub name: String,
     /// Vector width.
     pub width: Width,
@@ -471,37 +471,5 @@ impl Op {
             Op::Load(a) | Op::LoadBcast32(a) | Op::LoadBcast128(a) | Op::Drain(a) => Some(a),
             _ => None,
         }
-    }
-}
-
-/// A readable listing: one step a line, loops indented.
-impl fmt::Display for Program {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fn stmts(f: &mut fmt::Formatter<'_>, body: &[Stmt], depth: usize) -> fmt::Result {
-            for s in body {
-                write!(f, "{:1$}", "", 2 * depth)?;
-                match s {
-                    Stmt::Let(v, op) => writeln!(f, "v{} = {op:?}", v.0)?,
-                    Stmt::Loop(l) => {
-                        writeln!(
-                            f,
-                            "loop c{} < {} carrying {:?} {{",
-                            l.counter.0, l.trip, l.carried
-                        )?;
-                        stmts(f, &l.body, depth + 1)?;
-                        writeln!(f, "{:1$}}}", "", 2 * depth)?;
-                    }
-                    other => writeln!(f, "{other:?}")?,
-                }
-            }
-            Ok(())
-        }
-        writeln!(f, "{} width {}", self.name, self.width.bytes())?;
-        for o in Operand::ALL {
-            if let Some(e) = self.extent(o) {
-                writeln!(f, "{o:?}: {} bytes, {:?}", e.bytes, e.promise)?;
-            }
-        }
-        stmts(f, &self.body, 0)
     }
 }

@@ -1,7 +1,7 @@
 //! `dense`: five trits a byte, decoded in registers and dotted. Decode, where the memory is the limit.
 //!
 //! ```text
-//! for step in K/20, for v in NR/lanes:                 W bytes = W/4 rows × 20 columns
+//! for step in K/20, for v in 4·NR/W:                   W bytes = W/4 rows × 20 columns
 //!   b = load panel;  (c0 … c4) = digits of b           b = c0 + 3·c1 + 9·c2 + 28·c3 + 84·c4
 //!   for f in 0..5:  acc[t][v] += dot4(cf, broadcast x[t][20·step + 4f ..+4])
 //! out = acc − Σx                                       codes are trit + 1
@@ -13,21 +13,22 @@
 //! 27 operations.
 
 use super::groups::{GroupAt, Groups, act_rows};
+mod digits;
+
 use super::i2s::combine;
+use super::place::Place;
 use super::{OutOrder, Plan, Unsupported, Variant, tile_sizes};
 use crate::acts::{self, ActsForm};
 use crate::isa::Isa;
-use crate::layout::base3::{Base3, STEP_K, digits};
+use crate::layout::base3::{Base3, STEP_K};
 use crate::layout::{Layout as _, Panel, PanelShape};
-use crate::program::{Addr, Builder, Counter, Lanes, Op, Operand, Program, Promise, Value};
+use crate::program::{Addr, Builder, Counter, Element, Op, Operand, Program, Promise, Value};
 use crate::spec::{Axis, KernelSpec, Reason};
+use digits::Digits;
 
 /// Steps whose i16 pair sums are kept before widening: five products of pairs a step, each at most
 /// 2·3·128 (a proof sees two bits a code), so 8 steps stay within 30 720.
 const FLUSH_STEPS: usize = 8;
-
-/// Fields of a byte.
-const FIELDS: usize = 5;
 
 /// The family.
 pub struct Dense;
@@ -108,8 +109,8 @@ impl Variant for Dense {
     }
 
     fn plan(&self, spec: &KernelSpec, k: usize) -> Result<Plan, Unsupported> {
-        let tile = Tile::new(spec, k)?;
-        let live = tile.live();
+        let micro = MicroKernel::new(spec, k)?;
+        let live = micro.live();
         if live > spec.isa.vector_registers() {
             let have = spec.isa.vector_registers();
             let needed = live;
@@ -120,16 +121,16 @@ impl Variant for Dense {
         }
         Ok(Plan {
             spec: spec.clone(),
-            groups: tile.groups,
+            groups: micro.groups,
             k,
-            panel: tile.panel,
+            panel: micro.panel,
             acts: ActsForm::Rows,
             unpack: None,
             main: tile_sizes(spec.mr)
                 .into_iter()
                 .map(|mr| {
-                    let rows = act_rows(tile.groups, mr);
-                    (mr, Tile { mr: rows, ..tile }.program(mr))
+                    let rows = act_rows(micro.groups, mr);
+                    (mr, MicroKernel { mr: rows, ..micro }.program(mr))
                 })
                 .collect(),
             out: OutOrder::TokenMajor,
@@ -137,9 +138,9 @@ impl Variant for Dense {
     }
 }
 
-/// The shape of one micro-kernel.
+/// What one micro-kernel is built from.
 #[derive(Clone, Copy)]
-struct Tile<'a> {
+struct MicroKernel<'a> {
     spec: &'a KernelSpec,
     k: usize,
     groups: Option<Groups>,
@@ -153,53 +154,7 @@ struct Tile<'a> {
     at: GroupAt,
 }
 
-/// Constants that live in registers.
-struct Consts {
-    /// c4 and 84·c4 of `byte / 4`, in 64 entries.
-    upper: [Value; 2],
-    /// c0 to c3 as 2-bit fields of `byte − 84·c4`, in 128 entries.
-    lower: [Value; 2],
-    /// 0x03, then 0x0C, 0x30, 0xC0 where fields are masked in place.
-    masks: Vec<Value>,
-}
-
-/// Constants of [`Form::Arithmetic`].
-struct Small {
-    p84: Value,
-    p9: Value,
-    bits: [Value; 3],
-    /// 28·c3 and c3 of `rest / 4`.
-    upper: [Value; 2],
-    /// c1 and c0 of the rest below 9.
-    lower: [Value; 2],
-}
-
-/// The constants of a form.
-enum Digits {
-    LookUp(Consts),
-    Small(Small),
-}
-
-/// Where a step reads: loop counters with the steps that a turn covers, and a constant number of steps.
-struct Place<'p> {
-    counters: &'p [(Counter, usize)],
-    at: usize,
-}
-
-impl Place<'_> {
-    fn apply(&self, addr: Addr, step_bytes: usize) -> Addr {
-        self.counters
-            .iter()
-            .fold(addr.plus(self.at * step_bytes), |a, &(c, steps)| {
-                a.step(c, steps * step_bytes)
-            })
-    }
-}
-
-/// What a tile does with a code: `(builder, field, token, vector, codes, x)`.
-type Each<'e> = &'e mut dyn FnMut(&mut Builder, usize, usize, usize, Value, Value);
-
-impl<'a> Tile<'a> {
+impl<'a> MicroKernel<'a> {
     fn new(spec: &'a KernelSpec, k: usize) -> Result<Self, Unsupported> {
         let bad = |why: String| Err(Unsupported::new(spec, why));
         let shape = PanelShape {
@@ -305,12 +260,12 @@ impl<'a> Tile<'a> {
         scaling.begin(b);
         let digits = self.digits(b);
         scaling.each(b, |b, at| {
-            let tile = Tile { at, ..*self };
+            let micro = MicroKernel { at, ..*self };
             let steps = Self::steps_of(at.k);
             let accs = if self.spec.isa.has_dot() {
-                tile.dot_sums(b, &digits, steps)
+                micro.dot_sums(b, &digits, steps)
             } else {
-                let pairs = tile.pair_sums(b, &digits, None, 0, steps);
+                let pairs = micro.pair_sums(b, &digits, None, 0, steps);
                 let ones = b.op(Op::Splat16(1));
                 pairs
                     .into_iter()
@@ -332,151 +287,27 @@ impl<'a> Tile<'a> {
         self.panel.scales.map_or(0, |s| self.panel.run_bytes(s.k))
     }
 
-    /// The constants of the form.
-    fn digits(&self, b: &mut Builder) -> Digits {
-        match self.form {
-            Form::Arithmetic => Digits::Small(small(b)),
-            _ => Digits::LookUp(self.consts(b)),
-        }
-    }
-
-    /// One step: its digits, handed to `each`.
-    fn step(&self, b: &mut Builder, digits: &Digits, place: &Place<'_>, each: Each<'_>) {
-        match digits {
-            Digits::Small(c) => self.arithmetic(b, c, place, each),
-            Digits::LookUp(c) => self.look_up(b, c, place, each),
-        }
-    }
-
-    fn consts(&self, b: &mut Builder) -> Consts {
-        let c4: Vec<u8> = (0..64).map(|i| (i / 21).min(2)).collect();
-        let times84: Vec<u8> = c4.iter().map(|c| 84 * c).collect();
-        let lower: Vec<u8> = (0..128)
-            .map(|r| {
-                let c = digits(r);
-                c[0] | c[1] << 2 | c[2] << 4 | (c[3] & 3) << 6
-            })
-            .collect();
-        let mut table = |bytes: &[u8]| {
-            let at = b.consts(bytes);
-            b.op(Op::Load(Addr::new(Operand::Consts, at)))
-        };
-        let upper = [table(&c4), table(&times84)];
-        let lower = [table(&lower[..64]), table(&lower[64..])];
-        let fields: &[u8] = match self.form {
-            Form::LutMask => &[0x03, 0x0C, 0x30, 0xC0],
-            _ => &[0x03],
-        };
-        let masks = fields.iter().map(|&m| b.op(Op::Splat8(m))).collect();
-        Consts {
-            upper,
-            lower,
-            masks,
-        }
-    }
-
-    fn load(&self, b: &mut Builder, place: &Place<'_>, v: usize) -> Value {
+    fn load(&self, b: &mut Builder, place: &Place, v: usize) -> Value {
         let addr = Addr::new(Operand::Weights, v * b.width_bytes());
-        let addr = place.apply(addr, self.spec.nr * 4);
-        b.op(Op::Load(self.at.of(addr, self.group_bytes())))
+        let addr = self.at.of(addr, self.group_bytes());
+        b.op(Op::Load(place.apply(addr, self.spec.nr * 4)))
     }
 
     /// One dword of activations for field `f` of token `t`.
-    fn x(&self, b: &mut Builder, place: &Place<'_>, t: usize, f: usize) -> Value {
+    fn x(&self, b: &mut Builder, place: &Place, t: usize, f: usize) -> Value {
         let addr = Addr::new(Operand::Acts, t * acts::row_bytes(self.k) + 4 * f);
         let group_k = self.panel.scales.map_or(0, |s| s.k);
-        let addr = self.at.of(place.apply(addr, STEP_K), group_k);
-        b.op(Op::LoadBcast32(addr))
+        let addr = self.at.of(addr, group_k);
+        b.op(Op::LoadBcast32(place.apply(addr, STEP_K)))
     }
 
-    /// One step by wide look-ups; in the mask form, fields 1 to 3 come multiplied by 4, 16, 64.
-    fn look_up(&self, b: &mut Builder, c: &Consts, place: &Place<'_>, each: Each<'_>) {
-        let mut upper = Vec::new();
-        let mut lower = Vec::new();
-        for v in 0..self.vectors {
-            let bytes = self.load(b, place, v);
-            // Bits of the neighbouring byte shift in above bit 5: the look-up ignores them.
-            let idx = b.op(Op::Shr16(bytes, 2));
-            let [c4, times84] = c.upper.map(|table| b.op(Op::Lut64 { table, idx }));
-            let rest = b.op(Op::SubSatU8(bytes, times84));
-            let [lo, hi] = c.lower;
-            lower.push(b.op(Op::Lut128 { lo, hi, idx: rest }));
-            upper.push(c4);
-        }
-        for f in 0..FIELDS {
-            let codes: Vec<Value> = (0..self.vectors)
-                .map(|v| match (f, self.form) {
-                    (4, _) => upper[v],
-                    (0, _) => b.op(Op::And(lower[v], c.masks[0])),
-                    (f, Form::LutMask) => b.op(Op::And(lower[v], c.masks[f])),
-                    (f, _) => {
-                        let low = b.op(Op::Shr16(lower[v], 2 * f as u8));
-                        b.op(Op::And(low, c.masks[0]))
-                    }
-                })
-                .collect();
-            for t in 0..self.mr {
-                let x = self.x(b, place, t, f);
-                for (v, &u) in codes.iter().enumerate() {
-                    each(b, f, t, v, u, x);
-                }
-            }
-        }
-    }
-
-    /// One step by arithmetic; every field comes as a code.
-    fn arithmetic(&self, b: &mut Builder, c: &Small, place: &Place<'_>, each: Each<'_>) {
-        let [three, fifteen, sixty_three] = c.bits;
-        for v in 0..self.vectors {
-            let bytes = self.load(b, place, v);
-            let mut emit = |b: &mut Builder, f: usize, u: Value| {
-                for t in 0..self.mr {
-                    let x = self.x(b, place, t, f);
-                    each(b, f, t, v, u, x);
-                }
-            };
-            let rest = modulo(b, bytes, c.p84);
-            let q = b.op(Op::Sub8(bytes, rest));
-            // 84 >> 2 ends in 01, 168 >> 2 in 10.
-            let q = b.op(Op::Shr16(q, 2));
-            let c4 = b.op(Op::And(q, three));
-            emit(b, 4, c4);
-            let quarter = b.op(Op::Shr16(rest, 2));
-            let quarter = b.op(Op::And(quarter, sixty_three));
-            let idx = b.op(Op::MinU8(quarter, fifteen));
-            let q = b.op(Op::Shuffle16 {
-                table: c.upper[0],
-                idx,
-            });
-            let c3 = b.op(Op::Shuffle16 {
-                table: c.upper[1],
-                idx,
-            });
-            let rest = b.op(Op::Sub8(rest, q));
-            emit(b, 3, c3);
-            let least = modulo(b, rest, c.p9);
-            let q = b.op(Op::Sub8(rest, least));
-            let c2 = b.op(Op::And(q, three));
-            emit(b, 2, c2);
-            let idx = b.op(Op::And(least, fifteen));
-            for f in [1, 0] {
-                let table = c.lower[1 - f];
-                let u = b.op(Op::Shuffle16 { table, idx });
-                emit(b, f, u);
-            }
-        }
-    }
-
-    fn prefetch(&self, b: &mut Builder, counters: &[(Counter, usize)], at: usize, steps: usize) {
-        let lines_ahead = self.spec.knob("pf", 0) as usize;
-        if lines_ahead == 0 {
-            return;
-        }
-        let step_bytes = self.spec.nr * 4;
-        for line in 0..(steps * step_bytes).div_ceil(64) {
-            let addr = Addr::new(Operand::Weights, 64 * (lines_ahead + line));
-            let addr = Place { counters, at }.apply(addr, step_bytes);
-            b.prefetch(self.at.of(addr, self.group_bytes()));
+    fn prefetch(&self, b: &mut Builder, place: &Place, steps: usize) {
+        let lines = self.spec.knob("pf", 0) as usize;
+        let weights = self
+            .at
+            .of(Addr::new(Operand::Weights, 0), self.group_bytes());
+        for line in place.ahead(weights, lines, steps, self.spec.nr * 4) {
+            b.prefetch(line);
         }
     }
 
@@ -488,7 +319,7 @@ impl<'a> Tile<'a> {
         let init = vec![zero; self.mr * self.vectors * n];
         // With four accumulators, c4 is a plain code and joins c0.
         let slot = |f: usize, t: usize, v: usize| (t * self.vectors + v) * n + f % n;
-        let one = |b: &mut Builder, place: &Place<'_>, accs: &mut Vec<Value>| {
+        let one = |b: &mut Builder, place: &Place, accs: &mut Vec<Value>| {
             self.step(b, digits, place, &mut |b, f, t, v, u, s| {
                 let acc = &mut accs[slot(f, t, v)];
                 *acc = b.op(Op::DotU8I8 { acc: *acc, u, s });
@@ -496,15 +327,15 @@ impl<'a> Tile<'a> {
         };
         let mut accs = b.repeat(steps / unroll, &init, |b, c, params| {
             let mut accs = params.to_vec();
-            let counters = &[(c, unroll)];
-            self.prefetch(b, counters, 0, unroll);
-            for at in 0..unroll {
-                one(b, &Place { counters, at }, &mut accs);
+            let place = Place::at(0).and(c, unroll);
+            self.prefetch(b, &place, unroll);
+            for step in 0..unroll {
+                one(b, &place.plus(step), &mut accs);
             }
             accs
         });
         for at in steps - steps % unroll..steps {
-            one(b, &Place { counters: &[], at }, &mut accs);
+            one(b, &Place::at(at), &mut accs);
         }
         accs.chunks(n).map(|fields| combine(b, fields)).collect()
     }
@@ -536,13 +367,9 @@ impl<'a> Tile<'a> {
         let init = vec![zero; self.mr * self.vectors];
         b.repeat(steps, &init, |b, c, params| {
             let mut pairs = params.to_vec();
-            let mut counters = vec![(c, 1)];
-            counters.extend(outer.map(|c| (c, FLUSH_STEPS)));
-            self.prefetch(b, &counters, from, 1);
-            let place = Place {
-                counters: &counters,
-                at: from,
-            };
+            let mut place = Place::at(from).and(c, 1);
+            place.counters.extend(outer.map(|c| (c, FLUSH_STEPS)));
+            self.prefetch(b, &place, 1);
             self.step(b, digits, &place, &mut |b, _, t, v, u, s| {
                 let p = b.op(Op::MaddU8I8 { u, s });
                 let i = t * self.vectors + v;
@@ -569,7 +396,7 @@ impl<'a> Tile<'a> {
             let ones = b.op(Op::Splat16(1));
             for (i, &p) in pairs.iter().enumerate() {
                 let wide = b.op(Op::MaddI16(p, ones));
-                b.accumulate(Lanes::I32, Addr::new(Operand::Out, i * w), wide);
+                b.accumulate(Element::I32, Addr::new(Operand::Out, i * w), wide);
             }
         };
         let steps = Self::steps_of(self.k);
@@ -581,32 +408,5 @@ impl<'a> Tile<'a> {
         if rest > 0 {
             block(b, None, blocks * FLUSH_STEPS, rest);
         }
-    }
-}
-
-/// `v mod p` for `v < 3p`: the difference wraps to a large byte where it would be negative.
-fn modulo(b: &mut Builder, v: Value, p: Value) -> Value {
-    let mut rest = v;
-    for _ in 0..2 {
-        let less = b.op(Op::Sub8(rest, p));
-        rest = b.op(Op::MinU8(rest, less));
-    }
-    rest
-}
-
-fn small(b: &mut Builder) -> Small {
-    let mut table = |f: &dyn Fn(u8) -> u8| {
-        let bytes: Vec<u8> = (0..16).map(f).collect();
-        let at = b.consts(&bytes);
-        b.op(Op::LoadBcast128(Addr::new(Operand::Consts, at)))
-    };
-    let upper = [table(&|i| 28 * (i / 7).min(2)), table(&|i| (i / 7).min(2))];
-    let lower = [table(&|i| i.min(8) / 3), table(&|i| i.min(8) % 3)];
-    Small {
-        p84: b.op(Op::Splat8(84)),
-        p9: b.op(Op::Splat8(9)),
-        bits: [3, 15, 63].map(|m| b.op(Op::Splat8(m))),
-        upper,
-        lower,
     }
 }

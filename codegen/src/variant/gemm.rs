@@ -8,16 +8,17 @@
 //! ```
 //! Tricks: (1) MR·NR accumulators fill the registers, so each load feeds many dot products; (2) without
 //! a dot product, `pmaddubsw` pairs stay in i16 registers for `FLUSH_QUADS` quads and are then added
-//! to the i32 result in memory, which leaves all registers to the i16 tile.
+//! to the i32 result in memory, which leaves all registers to the i16 micro.
 
 use super::groups::{GroupAt, Groups, act_rows, singles};
+use super::place::Place;
 use super::{OutOrder, Plan, Unsupported, Variant, tile_sizes};
 use crate::acts::{self, ActsForm};
 use crate::isa::Isa;
 use crate::layout::i2s::{I2s, STEP_K};
 use crate::layout::scales::{GroupScales, Stored};
 use crate::layout::{Layout as _, Panel, PanelShape};
-use crate::program::{Addr, Builder, Counter, Lanes, Op, Operand, Program, Promise, Value};
+use crate::program::{Addr, Builder, Counter, Element, Op, Operand, Program, Promise, Value};
 use crate::spec::{Axis, KernelSpec, Reason};
 
 /// Quads of columns whose i16 pair sums are kept before widening: a quad adds two products of at most
@@ -90,9 +91,9 @@ impl Variant for Gemm {
     }
 
     fn plan(&self, spec: &KernelSpec, k: usize) -> Result<Plan, Unsupported> {
-        let tile = Tile::new(spec, k)?;
-        let masks = usize::from(tile.masks());
-        let live = tile.mr * tile.vectors + tile.vectors + 1 + usize::from(!tile.dot) + masks;
+        let micro = MicroKernel::new(spec, k)?;
+        let masks = usize::from(micro.masks());
+        let live = micro.mr * micro.vectors + micro.vectors + 1 + usize::from(!micro.dot) + masks;
         if live > spec.isa.vector_registers() {
             let have = spec.isa.vector_registers();
             let needed = live;
@@ -103,20 +104,20 @@ impl Variant for Gemm {
         }
         Ok(Plan {
             spec: spec.clone(),
-            groups: tile.groups,
+            groups: micro.groups,
             k,
-            panel: tile.panel,
+            panel: micro.panel,
             acts: ActsForm::Rows,
-            unpack: Some(tile.unpack()),
+            unpack: Some(micro.unpack()),
             main: tile_sizes(spec.mr)
                 .into_iter()
                 .map(|mr| {
-                    let rows = act_rows(tile.groups, mr);
-                    let tile = Tile { mr: rows, ..tile };
-                    let main = match tile.groups {
-                        Some(groups) => tile.grouped(groups, mr),
-                        None if tile.dot => tile.dots(),
-                        None => tile.madds(),
+                    let rows = act_rows(micro.groups, mr);
+                    let micro = MicroKernel { mr: rows, ..micro };
+                    let main = match micro.groups {
+                        Some(groups) => micro.grouped(groups, mr),
+                        None if micro.dot => micro.dots(),
+                        None => micro.madds(),
                     };
                     (mr, main)
                 })
@@ -126,9 +127,9 @@ impl Variant for Gemm {
     }
 }
 
-/// The shape of one micro-kernel.
+/// What one micro-kernel is built from.
 #[derive(Clone, Copy)]
-struct Tile<'a> {
+struct MicroKernel<'a> {
     spec: &'a KernelSpec,
     k: usize,
     groups: Option<Groups>,
@@ -143,7 +144,7 @@ struct Tile<'a> {
     at: GroupAt,
 }
 
-impl<'a> Tile<'a> {
+impl<'a> MicroKernel<'a> {
     fn new(spec: &'a KernelSpec, k: usize) -> Result<Self, Unsupported> {
         let shape = PanelShape {
             nr: spec.nr,
@@ -242,9 +243,9 @@ impl<'a> Tile<'a> {
         groups
             .scaling(1, self.spec.nr, self.k)
             .each(&mut b, |b, at| {
-                let tile = Tile { at, ..*self };
-                tile.unpack_codes(b, Self::quads_of(at.k));
-                tile.unpack_scales(b, groups.scales);
+                let micro = MicroKernel { at, ..*self };
+                micro.unpack_codes(b, Self::quads_of(at.k));
+                micro.unpack_scales(b, groups.scales);
             });
         b.finish()
     }
@@ -276,11 +277,10 @@ impl<'a> Tile<'a> {
         let packed_bytes = self.panel.scales.map_or(0, |s| self.panel.run_bytes(s.k));
         let lines_ahead = self.spec.knob("pf", 0) as usize;
         b.repeat(quads * QUAD / STEP_K, &[], |b, step, _| {
-            for line in 0..step_bytes.div_ceil(64) {
-                if lines_ahead > 0 {
-                    let addr = Addr::new(Operand::Weights, 64 * (lines_ahead + line));
-                    b.prefetch(self.at.of(addr.step(step, step_bytes), packed_bytes));
-                }
+            let place = Place::at(0).and(step, 1);
+            let weights = self.at.of(Addr::new(Operand::Weights, 0), packed_bytes);
+            for line in place.ahead(weights, lines_ahead, 1, step_bytes) {
+                b.prefetch(line);
             }
             for v in 0..self.vectors {
                 let from = Addr::new(Operand::Weights, v * w).step(step, step_bytes);
@@ -345,12 +345,12 @@ impl<'a> Tile<'a> {
         let scaling = unpacked.scaling(mr, self.spec.nr, self.k);
         scaling.begin(&mut b);
         scaling.each(&mut b, |b, at| {
-            let tile = Tile { at, ..*self };
+            let micro = MicroKernel { at, ..*self };
             let quads = Self::quads_of(at.k);
             let accs = if self.dot {
-                tile.dot_sums(b, quads)
+                micro.dot_sums(b, quads)
             } else {
-                tile.madd_sums(b, quads)
+                micro.madd_sums(b, quads)
             };
             let scales = Addr::new(Operand::Weights, quads * self.quad_bytes());
             scaling.add(b, at, at.of(scales, self.group_bytes()), &accs);
@@ -358,22 +358,16 @@ impl<'a> Tile<'a> {
         b.finish()
     }
 
-    /// One quad of columns, `at` quads after the loop's place.
+    /// One quad of columns.
     fn quad(
         &self,
         b: &mut Builder,
-        place: &[(Counter, usize)],
-        at: usize,
+        place: &Place,
         each: &mut dyn FnMut(&mut Builder, usize, Value, Value),
     ) {
         let w = b.width_bytes();
         let there = |addr: Addr, quad_bytes: usize, group_bytes: usize| {
-            let addr = self.at.of(addr, group_bytes);
-            place
-                .iter()
-                .fold(addr.plus(at * quad_bytes), |a, &(c, quads)| {
-                    a.step(c, quads * quad_bytes)
-                })
+            place.apply(self.at.of(addr, group_bytes), quad_bytes)
         };
         let words: Vec<Value> = (0..self.vectors)
             .map(|v| {
@@ -403,8 +397,9 @@ impl<'a> Tile<'a> {
         let init = vec![zero; self.mr * self.vectors];
         b.repeat(quads / self.unroll, &init, |b, c, params| {
             let mut accs = params.to_vec();
+            let place = Place::at(0).and(c, self.unroll);
             for at in 0..self.unroll {
-                self.quad(b, &[(c, self.unroll)], at, &mut |b, i, u, s| {
+                self.quad(b, &place.plus(at), &mut |b, i, u, s| {
                     accs[i] = b.op(Op::DotU8I8 { acc: accs[i], u, s });
                 });
             }
@@ -434,10 +429,10 @@ impl<'a> Tile<'a> {
         let init = vec![zero; self.mr * self.vectors];
         b.repeat(quads / self.unroll, &init, |b, c, params| {
             let mut pairs = params.to_vec();
-            let mut place = vec![(c, self.unroll)];
-            place.extend(outer.map(|c| (c, FLUSH_QUADS)));
+            let mut place = Place::at(from).and(c, self.unroll);
+            place.counters.extend(outer.map(|c| (c, FLUSH_QUADS)));
             for at in 0..self.unroll {
-                self.quad(b, &place, from + at, &mut |b, i, u, s| {
+                self.quad(b, &place.plus(at), &mut |b, i, u, s| {
                     let p = b.op(Op::MaddU8I8 { u, s });
                     pairs[i] = b.op(Op::Add16(pairs[i], p));
                 });
@@ -479,7 +474,7 @@ impl<'a> Tile<'a> {
             let ones = b.op(Op::Splat16(1));
             for (i, &p) in pairs.iter().enumerate() {
                 let wide = b.op(Op::MaddI16(p, ones));
-                b.accumulate(Lanes::I32, Addr::new(Operand::Out, i * w), wide);
+                b.accumulate(Element::I32, Addr::new(Operand::Out, i * w), wide);
             }
         };
         let (blocks, rest) = (self.quads / FLUSH_QUADS, self.quads % FLUSH_QUADS);

@@ -13,7 +13,8 @@
 //! cycles a quarter turn with and without the row); (2) the bytes stay 2-bit codes, for shift and mask are free as
 //! well; (3) [`Split`] divides the rows so that both kinds of work end together.
 
-use super::lookup::{Place, Rows};
+use super::lookup::LookUpRows;
+use super::place::Place;
 use super::{OutOrder, Plan, Unsupported, Variant};
 use crate::acts::ActsForm;
 use crate::isa::Isa;
@@ -21,7 +22,9 @@ use crate::layout::i2s;
 use crate::layout::lut::LUT4;
 use crate::layout::mixed::{self, DOT_ROWS, Mixed, ROWS_PER_TURN, Split, TOKEN_GROUPS};
 use crate::layout::{Layout as _, Panel, PanelShape};
-use crate::program::{Addr, Builder, Counter, Lanes, Op, Operand, Program, Promise, Value, Width};
+use crate::program::{
+    Addr, Builder, Counter, Element, Op, Operand, Program, Promise, Value, Width,
+};
 use crate::spec::{Axis, KernelSpec, Reason};
 
 /// Tokens of a tile: the i16 of a vector.
@@ -101,11 +104,11 @@ impl Variant for Hybrid {
             group: GROUP,
         };
         let panel = Panel::of_codes(&Mixed, shape);
-        let tile = Tile {
+        let micro = MicroKernel {
             spec,
             panel,
             split,
-            rows: Rows {
+            rows: LookUpRows {
                 layout: &LUT4,
                 rows: split.lut_rows,
                 kr: mixed::STEP_K,
@@ -124,7 +127,7 @@ impl Variant for Hybrid {
             panel,
             acts,
             unpack: None,
-            main: vec![(TOKENS, tile.program())],
+            main: vec![(TOKENS, micro.program())],
             out: OutOrder::Split {
                 rows: split.lut_rows,
             },
@@ -142,12 +145,12 @@ fn supports(isa: Isa) -> Result<(), Unsupported> {
     ))
 }
 
-/// The shape of the micro-kernel.
-struct Tile<'a> {
+/// What the micro-kernel is built from.
+struct MicroKernel<'a> {
     spec: &'a KernelSpec,
     panel: Panel,
     split: Split,
-    rows: Rows,
+    rows: LookUpRows,
     acts_bytes: usize,
 }
 
@@ -159,7 +162,7 @@ struct Job {
     chunk: Counter,
 }
 
-impl Tile<'_> {
+impl MicroKernel<'_> {
     fn program(&self) -> Program {
         let (rows, split, k) = (&self.rows, &self.split, self.panel.shape.k);
         let name = format!("{}-k{k}-m{TOKENS}", self.spec);
@@ -278,7 +281,7 @@ impl Tile<'_> {
             for (counter, groups) in job.groups {
                 to = to.step(counter, groups * GROUP * token_bytes);
             }
-            b.accumulate(Lanes::I32, to, acc);
+            b.accumulate(Element::I32, to, acc);
         }
         self.rows
             .add_rows(b, &place, ROWS_PER_TURN * self.split.turns);
@@ -355,18 +358,14 @@ impl Tile<'_> {
             });
             self.rows.drain(b);
         };
-        let start = Place {
-            counters: vec![],
-            at: from,
-        };
+        let start = Place::at(from);
         b.repeat(steps / whole, &[], |b, outer, _| {
             block(b, start.and(outer, whole), whole);
             vec![]
         });
         let rest = steps % whole;
         if rest > 0 {
-            let at = from + steps - rest;
-            block(b, Place { at, ..start }, rest);
+            block(b, start.plus(steps - rest), rest);
         }
     }
 

@@ -1,18 +1,19 @@
 //! `i2s`: mask 2-bit codes out of bytes and multiply them with int8 activations. Decode, small batches, prefill.
 //!
 //! ```text
-//! for step in K/16, for v in NR/lanes:                 W bytes = W/4 rows × 16 columns
+//! for step in K/16, for v in 4·NR/W:                   W bytes = W/4 rows × 16 columns
 //!   w = load panel
 //!   for f in 0..4:  acc[t][v] += dot4(field f of w, broadcast x[t][16·step + 4f ..+4])
 //! out = acc − Σx                                       codes are trit + 1
 //! ```
-//! Tricks: (1) one i32 lane is one row, so no horizontal sums and one linear stream of weights;
+//! Tricks: (1) one i32 element is one row, so no horizontal sums and one linear stream of weights;
 //! (2) form 0 masks the fields in place (0x03, 0x0C, 0x30, 0xC0), one accumulator each, and divides by
 //! 1, 4, 16, 64 once at the end: no shifts in the loop; form 1 shifts first and keeps one accumulator,
 //! for tiles of many tokens; form 2 shifts once, by 4, and keeps two; (3) without a dot product, `pmaddubsw` pairs stay in i16 for `FLUSH_STEPS`
 //! steps before they are widened.
 
 use super::groups::{GroupAt, Groups, act_rows};
+use super::place::Place;
 use super::{OutOrder, Plan, Unsupported, Variant, tile_sizes};
 use crate::acts::{self, ActsForm};
 use crate::isa::Isa;
@@ -213,9 +214,9 @@ impl Variant for I2s {
     }
 }
 
-/// The shape of one micro-kernel while it is built.
+/// What one micro-kernel is built from.
 #[derive(Clone)]
-struct Tile<'a> {
+struct MicroKernel<'a> {
     spec: &'a KernelSpec,
     panel: Panel,
     /// Rows of activations.
@@ -246,7 +247,7 @@ fn program(
     b.operand(Operand::Weights, panel.bytes(), panel.promise());
     b.operand(Operand::Acts, rows * k_stride, Promise::I8(-128, 127));
     let masks = form.masks().iter().map(|&m| b.op(Op::Splat8(m))).collect();
-    let tile = Tile {
+    let micro = MicroKernel {
         spec,
         panel,
         mr: rows,
@@ -261,24 +262,27 @@ fn program(
         let sum = Promise::I32(-128 * k as i32, 127 * k as i32);
         b.operand(Operand::Sums, mr * 4, sum);
         b.operand(Operand::Out, mr * spec.nr * 4, Promise::Bits);
-        let accs = tile.sums(&mut b, k);
-        tile.store(&mut b, &accs);
+        let accs = micro.sums(&mut b, k);
+        micro.store(&mut b, &accs);
         return b.finish();
     };
     let scaling = groups.scaling(mr, spec.nr, k);
     scaling.begin(&mut b);
     scaling.each(&mut b, |b, at| {
-        let tile = Tile { at, ..tile.clone() };
-        let accs = tile.sums(b, at.k);
+        let micro = MicroKernel {
+            at,
+            ..micro.clone()
+        };
+        let accs = micro.sums(b, at.k);
         let codes = Addr::new(Operand::Weights, panel.code_bytes(at.k));
-        let scales = at.of(codes, tile.group_bytes());
-        tile.prefetch_line(b, scales.clone());
+        let scales = at.of(codes, micro.group_bytes());
+        micro.prefetch_line(b, scales.clone());
         scaling.add(b, at, scales, &accs);
     });
     b.finish()
 }
 
-impl Tile<'_> {
+impl MicroKernel<'_> {
     /// The sums over the group at hand, one for each (row of activations, vector).
     fn sums(&self, b: &mut Builder, k: usize) -> Vec<Value> {
         let steps = k.div_ceil(STEP_K);
@@ -298,24 +302,23 @@ impl Tile<'_> {
         self.panel.scales.map_or(0, |s| s.k)
     }
 
-    fn weights(&self, step: Option<(Counter, usize)>, at_step: usize, v: usize, w: usize) -> Addr {
-        let step_bytes = self.spec.nr * 4;
-        let addr = Addr::new(Operand::Weights, at_step * step_bytes + v * w);
-        let addr = self.at.of(addr, self.group_bytes());
-        match step {
-            Some((c, per_turn)) => addr.step(c, per_turn * step_bytes),
-            None => addr,
-        }
+    /// The weight vectors of a step.
+    fn words(&self, b: &mut Builder, place: &Place) -> Vec<Value> {
+        let w = b.width_bytes();
+        let load = |v| {
+            let addr = self
+                .at
+                .of(Addr::new(Operand::Weights, v * w), self.group_bytes());
+            b.op(Op::Load(place.apply(addr, self.spec.nr * 4)))
+        };
+        (0..self.vectors).map(load).collect()
     }
 
     /// One dword of activations for field `f` of token `t`.
-    fn acts(&self, step: Option<(Counter, usize)>, at_step: usize, t: usize, f: usize) -> Addr {
-        let addr = Addr::new(Operand::Acts, t * self.k_stride + at_step * STEP_K + 4 * f);
+    fn x(&self, b: &mut Builder, place: &Place, t: usize, f: usize) -> Value {
+        let addr = Addr::new(Operand::Acts, t * self.k_stride + 4 * f);
         let addr = self.at.of(addr, self.group_k());
-        match step {
-            Some((c, per_turn)) => addr.step(c, per_turn * STEP_K),
-            None => addr,
-        }
+        b.op(Op::LoadBcast32(place.apply(addr, STEP_K)))
     }
 
     /// Field `f` of a weight vector, as unsigned bytes times the power of two where the mask leaves it.
@@ -333,19 +336,16 @@ impl Tile<'_> {
     fn step(
         &self,
         b: &mut Builder,
-        words: &[Addr],
-        acts: &dyn Fn(usize, usize) -> Addr,
+        place: &Place,
         each: &mut dyn FnMut(&mut Builder, usize, usize, usize, Value, Value),
     ) {
-        let mut words: Vec<Value> = words.iter().map(|a| b.op(Op::Load(a.clone()))).collect();
+        let mut words = self.words(b, place);
         for f in 0..4 {
             if self.form == Form::Half && f == 2 {
                 words = words.into_iter().map(|w| b.op(Op::Shr16(w, 4))).collect();
             }
             if self.mr <= self.vectors {
-                let xs: Vec<Value> = (0..self.mr)
-                    .map(|t| b.op(Op::LoadBcast32(acts(t, f))))
-                    .collect();
+                let xs: Vec<Value> = (0..self.mr).map(|t| self.x(b, place, t, f)).collect();
                 for (v, &w) in words.iter().enumerate() {
                     let c = self.field(b, w, f);
                     for (t, &x) in xs.iter().enumerate() {
@@ -355,7 +355,7 @@ impl Tile<'_> {
             } else {
                 let codes: Vec<Value> = words.iter().map(|&w| self.field(b, w, f)).collect();
                 for t in 0..self.mr {
-                    let x = b.op(Op::LoadBcast32(acts(t, f)));
+                    let x = self.x(b, place, t, f);
                     for (v, &c) in codes.iter().enumerate() {
                         each(b, f, t, v, c, x);
                     }
@@ -364,24 +364,14 @@ impl Tile<'_> {
         }
     }
 
-    /// Hints at the weights that a turn far ahead reads; `place` adds what loops further out add.
-    fn prefetch(
-        &self,
-        b: &mut Builder,
-        at: (Counter, usize),
-        at_step: usize,
-        place: impl Fn(Addr) -> Addr,
-    ) {
-        let lines_ahead = self.spec.knob("pf", 0) as usize;
-        if lines_ahead == 0 {
-            return;
-        }
-        let bytes = at.1 * self.spec.nr * 4;
-        for line in 0..bytes.div_ceil(64) {
-            let addr = self
-                .weights(Some(at), at_step, 0, 0)
-                .plus(64 * (lines_ahead + line));
-            b.prefetch(place(addr));
+    /// Hints at the weights that a turn far ahead reads.
+    fn prefetch(&self, b: &mut Builder, place: &Place, steps: usize) {
+        let lines = self.spec.knob("pf", 0) as usize;
+        let weights = self
+            .at
+            .of(Addr::new(Operand::Weights, 0), self.group_bytes());
+        for line in place.ahead(weights, lines, steps, self.spec.nr * 4) {
+            b.prefetch(line);
         }
     }
 
@@ -400,18 +390,9 @@ impl Tile<'_> {
         let zero = b.zero();
         let slot = |f: usize, t: usize, v: usize| (t * self.vectors + v) * fields + f % fields;
         let unroll = (self.spec.knob("u", 1) as usize).clamp(1, steps.max(1));
-        let turn = |b: &mut Builder,
-                    at: Option<(Counter, usize)>,
-                    from: usize,
-                    n: usize,
-                    accs: &mut Vec<Value>| {
-            for s in 0..n {
-                let w = b.width_bytes();
-                let words: Vec<Addr> = (0..self.vectors)
-                    .map(|v| self.weights(at, from + s, v, w))
-                    .collect();
-                let acts = |t: usize, f: usize| self.acts(at, from + s, t, f);
-                self.step(b, &words, &acts, &mut |b, f, t, v, u, x| {
+        let turn = |b: &mut Builder, place: &Place, n: usize, accs: &mut Vec<Value>| {
+            for step in 0..n {
+                self.step(b, &place.plus(step), &mut |b, f, t, v, u, x| {
                     let acc = &mut accs[slot(f, t, v)];
                     *acc = b.op(Op::DotU8I8 { acc: *acc, u, s: x });
                 });
@@ -419,11 +400,13 @@ impl Tile<'_> {
         };
         let mut accs = b.repeat(steps / unroll, &vec![zero; count], |b, c, params| {
             let mut accs = params.to_vec();
-            self.prefetch(b, (c, unroll), 0, |a| a);
-            turn(b, Some((c, unroll)), 0, unroll, &mut accs);
+            let place = Place::at(0).and(c, unroll);
+            self.prefetch(b, &place, unroll);
+            turn(b, &place, unroll, &mut accs);
             accs
         });
-        turn(b, None, steps - steps % unroll, steps % unroll, &mut accs);
+        let rest = steps % unroll;
+        turn(b, &Place::at(steps - rest), rest, &mut accs);
         accs.chunks(fields).map(|a| combine(b, a)).collect()
     }
 
@@ -438,16 +421,10 @@ impl Tile<'_> {
             |b: &mut Builder, outer: Option<Counter>, from: usize, n: usize, accs: &[Value]| {
                 let pairs = b.repeat(n, &vec![zero; count], |b, c, params| {
                     let mut pairs = params.to_vec();
-                    let w = b.width_bytes();
-                    self.prefetch(b, (c, 1), from, |a| self.nested(a, outer, self.spec.nr * 4));
-                    let words: Vec<Addr> = (0..self.vectors)
-                        .map(|v| self.weights(Some((c, 1)), from, v, w))
-                        .map(|a| self.nested(a, outer, self.spec.nr * 4))
-                        .collect();
-                    let acts = |t: usize, f: usize| {
-                        self.nested(self.acts(Some((c, 1)), from, t, f), outer, STEP_K)
-                    };
-                    self.step(b, &words, &acts, &mut |b, _, t, v, u, x| {
+                    let mut place = Place::at(from).and(c, 1);
+                    place.counters.extend(outer.map(|c| (c, self.flush)));
+                    self.prefetch(b, &place, 1);
+                    self.step(b, &place, &mut |b, _, t, v, u, x| {
                         let p = b.op(Op::MaddU8I8 { u, s: x });
                         let acc = &mut pairs[t * self.vectors + v];
                         *acc = b.op(Op::Add16(*acc, p));
@@ -470,14 +447,6 @@ impl Tile<'_> {
             block(b, None, blocks * self.flush, rest, &accs)
         } else {
             accs
-        }
-    }
-
-    /// Adds the outer block's part of an address.
-    fn nested(&self, addr: Addr, outer: Option<Counter>, step_bytes: usize) -> Addr {
-        match outer {
-            Some(c) => addr.step(c, self.flush * step_bytes),
-            None => addr,
         }
     }
 

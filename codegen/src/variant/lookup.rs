@@ -1,40 +1,16 @@
 //! What `vlut` and `hybrid` share: tables of partial sums across tokens, rows that add their entries up in
 //! i16, and the flush of i16 sums into the i32 result.
 
+use super::place::Place;
 use crate::layout::lut::Lut;
-use crate::program::{Addr, Builder, Counter, Index, Lanes, Op, Operand, Value};
+use crate::program::{Addr, Builder, Counter, Element, Index, Op, Operand, Value};
 use std::collections::VecDeque;
 use std::ops::Range;
-
-/// Loop counters with the steps that a turn covers, and a constant number of steps.
-#[derive(Clone)]
-pub(super) struct Place {
-    pub counters: Vec<(Counter, usize)>,
-    pub at: usize,
-}
-
-impl Place {
-    /// Moves `addr` to the place.
-    pub fn apply(&self, addr: Addr, step_bytes: usize) -> Addr {
-        self.counters
-            .iter()
-            .fold(addr.plus(self.at * step_bytes), |a, &(c, steps)| {
-                a.step(c, steps * step_bytes)
-            })
-    }
-
-    /// The place `counter · steps` further on.
-    pub fn and(&self, counter: Counter, steps: usize) -> Self {
-        let mut there = self.clone();
-        there.counters.push((counter, steps));
-        there
-    }
-}
 
 /// Rows of indices at the start of the weights, their tables in `Scratch0`, their i16 sums in `Scratch1`
 /// and their i32 sums, row-major, at the start of the result.
 #[derive(Clone, Copy)]
-pub(super) struct Rows {
+pub(super) struct LookUpRows {
     pub layout: &'static Lut,
     /// Rows.
     pub rows: usize,
@@ -50,7 +26,7 @@ pub(super) struct Rows {
     pub lines_ahead: usize,
 }
 
-impl Rows {
+impl LookUpRows {
     /// Groups of a step, G.
     pub fn groups(&self) -> usize {
         self.kr / self.layout.trits
@@ -195,7 +171,7 @@ impl Rows {
             for (v, sum) in sums.iter_mut().enumerate() {
                 let to = Addr::new(Operand::Scratch1, row * self.entry_bytes() + v * w)
                     .step(turn, rows * self.entry_bytes());
-                b.accumulate(Lanes::I16, to, sum.take().expect("a step has a group"));
+                b.accumulate(Element::I16, to, sum.take().expect("a step has a group"));
             }
         }
     }
@@ -224,7 +200,7 @@ impl Rows {
                 for (half, sums) in [even, odd].into_iter().enumerate() {
                     let to = Addr::new(Operand::Out, 2 * at + half * w)
                         .step(row, 2 * self.entry_bytes());
-                    b.accumulate(Lanes::I32, to, sums);
+                    b.accumulate(Element::I32, to, sums);
                 }
             }
             vec![]

@@ -8,6 +8,7 @@ pub mod groups;
 pub mod hybrid;
 pub mod i2s;
 mod lookup;
+mod place;
 mod planes;
 pub mod tl1;
 pub mod tl2;

@@ -8,15 +8,15 @@
 //! a token, where i32 sums in registers would take four more.
 
 use super::Unsupported;
+use super::place::Place;
 use crate::layout::Panel;
 use crate::layout::strip::STRIP;
-use crate::program::{Addr, Builder, Counter, Lanes, Op, Operand, Promise, Value};
-use crate::spec::Reason;
-use crate::spec::{Axis, KernelSpec};
+use crate::program::{Addr, Builder, Element, Op, Operand, Promise, Value};
+use crate::spec::{Axis, KernelSpec, Reason};
 
-/// The shape of one micro-kernel.
+/// What one micro-kernel is built from.
 #[derive(Clone, Copy)]
-pub(super) struct Tile<'a> {
+pub(super) struct MicroKernel<'a> {
     pub spec: &'a KernelSpec,
     pub k: usize,
     pub panel: Panel,
@@ -33,27 +33,10 @@ pub(super) struct Tile<'a> {
     pub step_bytes: usize,
 }
 
-/// Where a step reads: loop counters with the steps that a turn covers, and a constant number of steps.
-pub(super) struct Place {
-    counters: Vec<(Counter, usize)>,
-    at: usize,
-}
-
-impl Place {
-    /// Moves `addr` to the place.
-    pub fn apply(&self, addr: Addr, step_bytes: usize) -> Addr {
-        self.counters
-            .iter()
-            .fold(addr.plus(self.at * step_bytes), |a, &(c, steps)| {
-                a.step(c, steps * step_bytes)
-            })
-    }
-}
-
 /// What one step does to the i16 sums, `[mr][vectors][low or high half]`.
 pub(super) type Step<'s> = &'s dyn Fn(&mut Builder, &Place, &mut Vec<Value>);
 
-/// The axes of both families; tokens beyond what the registers hold are refused by [`Tile::new`].
+/// The axes of both families; tokens beyond what the registers hold are refused by [`MicroKernel::new`].
 pub(super) fn axes(m: usize, kr: usize, unroll: Vec<u32>) -> Vec<Axis> {
     let axis = |name, values| Axis { name, values };
     vec![
@@ -79,8 +62,8 @@ pub(super) fn axes(m: usize, kr: usize, unroll: Vec<u32>) -> Vec<Axis> {
     ]
 }
 
-impl<'a> Tile<'a> {
-    /// A tile of `step_bytes` a step that flushes every `flush` steps and needs `work` registers besides sums.
+impl<'a> MicroKernel<'a> {
+    /// One of `step_bytes` a step that flushes every `flush` steps and needs `work` registers besides sums.
     pub fn new(
         spec: &'a KernelSpec,
         panel: Panel,
@@ -150,18 +133,6 @@ impl<'a> Tile<'a> {
         ]
     }
 
-    /// Prefetches what `steps` steps from `place` on will read, `pf` cache lines ahead.
-    fn prefetch(&self, b: &mut Builder, place: &Place, steps: usize) {
-        let lines_ahead = self.spec.knob("pf", 0) as usize;
-        if lines_ahead == 0 {
-            return;
-        }
-        for line in 0..(steps * self.step_bytes).div_ceil(64) {
-            let addr = Addr::new(Operand::Weights, 64 * (lines_ahead + line));
-            b.prefetch(place.apply(addr, self.step_bytes));
-        }
-    }
-
     /// All of K: i16 sums in registers, widened into the result in time.
     pub fn run(&self, b: &mut Builder, step: Step<'_>) {
         let zero = b.zero();
@@ -171,41 +142,34 @@ impl<'a> Tile<'a> {
         }
         let blocks = self.steps / self.flush;
         b.repeat(blocks, &[], |b, c, _| {
-            self.block(b, &[(c, self.flush)], 0, self.flush, step);
+            self.block(b, &Place::at(0).and(c, self.flush), self.flush, step);
             vec![]
         });
         if blocks * self.flush < self.steps {
             let from = blocks * self.flush;
-            self.block(b, &[], from, self.steps - from, step);
+            self.block(b, &Place::at(from), self.steps - from, step);
         }
     }
 
-    fn block(
-        &self,
-        b: &mut Builder,
-        outer: &[(Counter, usize)],
-        from: usize,
-        steps: usize,
-        step: Step<'_>,
-    ) {
+    fn block(&self, b: &mut Builder, start: &Place, steps: usize, step: Step<'_>) {
         let zero = b.zero();
         let init = vec![zero; 2 * self.mr * self.vectors];
         let unroll = self.unroll.min(steps);
         let mut sums = b.repeat(steps / unroll, &init, |b, c, params| {
             let mut sums = params.to_vec();
-            let mut counters = outer.to_vec();
-            counters.push((c, unroll));
-            let mut place = Place { counters, at: from };
-            self.prefetch(b, &place, unroll);
-            for _ in 0..unroll {
-                step(b, &place, &mut sums);
-                place.at += 1;
+            let place = start.and(c, unroll);
+            let lines_ahead = self.spec.knob("pf", 0) as usize;
+            let weights = Addr::new(Operand::Weights, 0);
+            for line in place.ahead(weights, lines_ahead, unroll, self.step_bytes) {
+                b.prefetch(line);
+            }
+            for at in 0..unroll {
+                step(b, &place.plus(at), &mut sums);
             }
             sums
         });
-        for at in from + steps - steps % unroll..from + steps {
-            let counters = outer.to_vec();
-            step(b, &Place { counters, at }, &mut sums);
+        for at in steps - steps % unroll..steps {
+            step(b, &start.plus(at), &mut sums);
         }
         self.flush(b, &sums);
     }
@@ -224,7 +188,7 @@ impl<'a> Tile<'a> {
             for (q, wide) in quarters.into_iter().enumerate() {
                 let row = strip * STRIP + 16 * (2 * half + q) + 4 * lane;
                 let to = Addr::new(Operand::Out, (t * self.spec.nr + row) * 4);
-                b.accumulate(Lanes::I32, to, wide);
+                b.accumulate(Element::I32, to, wide);
             }
         }
     }

@@ -9,7 +9,7 @@
 //! exact look-up; (2) the tables are made once a token and used by all rows; (3) Σ w·x itself is summed,
 //! there is no Σx to subtract.
 
-use super::planes::{self, Tile};
+use super::planes::{self, MicroKernel};
 use super::{OutOrder, Plan, Unsupported, Variant, tile_sizes};
 use crate::acts::ActsForm;
 use crate::isa::Isa;
@@ -51,7 +51,7 @@ impl Variant for Tl1Lut {
             kr: spec.kr,
         };
         let panel = Panel::of_codes(&Tl1, shape);
-        let tile = Tile::new(spec, panel, spec.nr, FLUSH_STEPS, WORK)?;
+        let micro = MicroKernel::new(spec, panel, spec.nr, FLUSH_STEPS, WORK)?;
         Ok(Plan {
             spec: spec.clone(),
             groups: None,
@@ -61,28 +61,28 @@ impl Variant for Tl1Lut {
             unpack: None,
             main: tile_sizes(spec.mr)
                 .into_iter()
-                .map(|mr| (mr, program(&Tile { mr, ..tile })))
+                .map(|mr| (mr, program(&MicroKernel { mr, ..micro })))
                 .collect(),
             out: OutOrder::TokenMajor,
         })
     }
 }
 
-fn program(tile: &Tile<'_>) -> Program {
+fn program(micro: &MicroKernel<'_>) -> Program {
     let form = ActsForm::PairTables;
-    let mut b = tile.builder((form.tile_bytes(tile.mr, tile.k), 256));
+    let mut b = micro.builder((form.tile_bytes(micro.mr, micro.k), 256));
     let w = b.width_bytes();
     let nibble = b.op(Op::Splat8(15));
-    tile.run(&mut b, &|b, place, sums| {
+    micro.run(&mut b, &|b, place, sums| {
         for pair in 0..2 {
-            let mut indices: Vec<Option<Value>> = vec![None; tile.vectors];
-            for t in 0..tile.mr {
-                let at = t * form.tile_bytes(1, tile.k) + 32 * pair;
-                let table = tile.table(b, place.apply(Addr::new(Operand::Acts, at), 64));
+            let mut indices: Vec<Option<Value>> = vec![None; micro.vectors];
+            for t in 0..micro.mr {
+                let at = t * form.tile_bytes(1, micro.k) + 32 * pair;
+                let table = micro.table(b, place.apply(Addr::new(Operand::Acts, at), 64));
                 for (v, index) in indices.iter_mut().enumerate() {
                     let idx = *index.get_or_insert_with(|| {
                         let addr = Addr::new(Operand::Weights, v * w);
-                        let bytes = b.op(Op::Load(place.apply(addr, tile.step_bytes)));
+                        let bytes = b.op(Op::Load(place.apply(addr, micro.step_bytes)));
                         let low = match pair {
                             0 => bytes,
                             // Bits of the neighbouring byte shift in above bit 3: the mask drops them.
@@ -90,9 +90,9 @@ fn program(tile: &Tile<'_>) -> Program {
                         };
                         b.op(Op::And(low, nibble))
                     });
-                    let entries = tile.look_up(b, table, idx);
+                    let entries = micro.look_up(b, table, idx);
                     for (half, x) in entries.into_iter().enumerate() {
-                        let sum = &mut sums[2 * (t * tile.vectors + v) + half];
+                        let sum = &mut sums[2 * (t * micro.vectors + v) + half];
                         *sum = b.op(Op::Add16(*sum, x));
                     }
                 }

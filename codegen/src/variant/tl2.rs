@@ -10,7 +10,7 @@
 //! the bits of eight triples for two halves of a lane, in the order of the interleaved entries, so a shift
 //! up and an arithmetic shift down make the mask.
 
-use super::planes::{self, Tile};
+use super::planes::{self, MicroKernel};
 use super::{OutOrder, Plan, Unsupported, Variant, tile_sizes};
 use crate::acts::ActsForm;
 use crate::isa::Isa;
@@ -54,7 +54,7 @@ impl Variant for Tl2Lut {
         };
         let panel = Panel::of_codes(&Tl2, shape);
         let step_bytes = spec.nr / STRIP * STEP_BYTES;
-        let tile = Tile::new(spec, panel, step_bytes, FLUSH_STEPS, WORK)?;
+        let micro = MicroKernel::new(spec, panel, step_bytes, FLUSH_STEPS, WORK)?;
         Ok(Plan {
             spec: spec.clone(),
             groups: None,
@@ -64,31 +64,31 @@ impl Variant for Tl2Lut {
             unpack: None,
             main: tile_sizes(spec.mr)
                 .into_iter()
-                .map(|mr| (mr, program(&Tile { mr, ..tile })))
+                .map(|mr| (mr, program(&MicroKernel { mr, ..micro })))
                 .collect(),
             out: OutOrder::TokenMajor,
         })
     }
 }
 
-fn program(tile: &Tile<'_>) -> Program {
+fn program(micro: &MicroKernel<'_>) -> Program {
     let form = ActsForm::TripleTables;
-    let mut b = tile.builder((form.tile_bytes(tile.mr, tile.k), 384));
+    let mut b = micro.builder((form.tile_bytes(micro.mr, micro.k), 384));
     let w = b.width_bytes();
     let nibble = b.op(Op::Splat8(15));
     // Vectors lie inside strips, strips one after another.
     let start = |v: usize| v * w / STRIP * STEP_BYTES + v * w % STRIP;
-    tile.run(&mut b, &|b, place, sums| {
+    micro.run(&mut b, &|b, place, sums| {
         let load = |b: &mut Builder, at: usize| {
             let addr = Addr::new(Operand::Weights, at);
-            b.op(Op::Load(place.apply(addr, tile.step_bytes)))
+            b.op(Op::Load(place.apply(addr, micro.step_bytes)))
         };
         for triple in 0..TRIPLES {
-            let mut indices: Vec<Option<Value>> = vec![None; tile.vectors];
-            for t in 0..tile.mr {
-                let at = t * form.tile_bytes(1, tile.k) + 32 * triple;
+            let mut indices: Vec<Option<Value>> = vec![None; micro.vectors];
+            for t in 0..micro.mr {
+                let at = t * form.tile_bytes(1, micro.k) + 32 * triple;
                 let table = Addr::new(Operand::Acts, at);
-                let table = tile.table(b, place.apply(table, 32 * TRIPLES));
+                let table = micro.table(b, place.apply(table, 32 * TRIPLES));
                 for (v, index) in indices.iter_mut().enumerate() {
                     let idx = *index.get_or_insert_with(|| {
                         let bytes = load(b, start(v) + triple / 2 * STRIP);
@@ -99,7 +99,7 @@ fn program(tile: &Tile<'_>) -> Program {
                         };
                         b.op(Op::And(low, nibble))
                     });
-                    let entries = tile.look_up(b, table, idx);
+                    let entries = micro.look_up(b, table, idx);
                     for (half, x) in entries.into_iter().enumerate() {
                         let signs = load(b, start(v) + SIGNS_AT);
                         // Bit `triple` of the low or high byte to bit 15, then everywhere.
@@ -110,7 +110,7 @@ fn program(tile: &Tile<'_>) -> Program {
                         let mask = b.op(Op::Sar16(top, 15));
                         let flipped = b.op(Op::Xor(x, mask));
                         let x = b.op(Op::Sub16(flipped, mask));
-                        let sum = &mut sums[2 * (t * tile.vectors + v) + half];
+                        let sum = &mut sums[2 * (t * micro.vectors + v) + half];
                         *sum = b.op(Op::Add16(*sum, x));
                     }
                 }

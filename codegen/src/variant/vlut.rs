@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! for superblock, for step in superblock:             a step is G groups of g columns
-//!   for group i:  T[i][index] = Σ_j w_j(index)·x[column j of i]     3^g vectors of i16, one lane a token
+//!   for group i:  T[i][index] = Σ_j w_j(index)·x[column j of i]     3^g vectors of i16, one element a token
 //!   for row:      acc16[row] += Σ_i T[i][index of (row, i)]         one vector add for g weights × MR tokens
 //! after each superblock, for row:  out[row] += widen(acc16[row]);  acc16[row] = 0
 //! ```
@@ -12,7 +12,8 @@
 //! `a` indices early, for an address that waits for a load costs slots; (4) a superblock ends before i16
 //! could overflow. Source: arXiv 2512.06443.
 
-use super::lookup::{Place, Rows};
+use super::lookup::LookUpRows;
+use super::place::Place;
 use super::{OutOrder, Plan, Unsupported, Variant};
 use crate::acts::{self, ActsForm};
 use crate::isa::Isa;
@@ -41,11 +42,11 @@ impl Variant for Vlut {
     }
 
     fn axes(&self, isa: Isa, m: usize) -> Result<Vec<Axis>, Unsupported> {
-        let lanes = isa.width().bytes() as u32 / 2;
+        let tokens = isa.width().bytes() as u32 / 2;
         let mr = [1, 2, 4]
-            .map(|v| v * lanes)
+            .map(|v| v * tokens)
             .into_iter()
-            .filter(|&t| t == lanes || t as usize <= m.next_power_of_two())
+            .filter(|&t| t == tokens || t as usize <= m.next_power_of_two())
             .collect();
         // Three to sixteen tables a step, as the width leaves room.
         let (kr, u, a) = match isa.width().bytes() {
@@ -62,7 +63,7 @@ impl Variant for Vlut {
         };
         // What matters most comes last, so that it changes first.
         Ok(vec![
-            axis("mr", mr, lanes),
+            axis("mr", mr, tokens),
             axis("u", u, 2),
             axis("a", a, 0),
             axis("pf", vec![32, 0], 0),
@@ -90,17 +91,17 @@ impl Variant for Vlut {
         if let Some(why) = layout.unsupported(shape) {
             return bad(why);
         }
-        let lanes = spec.isa.width().bytes() / 2;
-        if !spec.mr.is_power_of_two() || spec.mr < lanes {
+        let tokens = spec.isa.width().bytes() / 2;
+        if !spec.mr.is_power_of_two() || spec.mr < tokens {
             return bad(format!(
-                "MR is not a power of two from the {lanes} tokens of a vector on"
+                "MR is not a power of two from the {tokens} tokens of a vector on"
             ));
         }
         let unroll = spec.knob("u", 1) as usize;
         if unroll == 0 || !spec.nr.is_multiple_of(unroll) {
             return bad(format!("NR is not a multiple of u{unroll} rows"));
         }
-        let rows = Rows {
+        let rows = LookUpRows {
             layout,
             rows: spec.nr,
             kr: spec.kr,
@@ -119,9 +120,9 @@ impl Variant for Vlut {
         let panel = Panel::of_codes(layout, shape);
         let mut main = Vec::new();
         let mut mr = spec.mr;
-        while mr >= lanes {
-            let rows = Rows { mr, ..rows };
-            main.push((mr, Tile { spec, panel, rows }.program()));
+        while mr >= tokens {
+            let rows = LookUpRows { mr, ..rows };
+            main.push((mr, MicroKernel { spec, panel, rows }.program()));
             mr /= 2;
         }
         Ok(Plan {
@@ -129,7 +130,7 @@ impl Variant for Vlut {
             groups: None,
             k,
             panel,
-            acts: ActsForm::ColumnsI16 { block: lanes },
+            acts: ActsForm::ColumnsI16 { block: tokens },
             unpack: None,
             main,
             out: OutOrder::RowMajor,
@@ -137,15 +138,15 @@ impl Variant for Vlut {
     }
 }
 
-/// The shape of one micro-kernel.
+/// What one micro-kernel is built from.
 #[derive(Clone, Copy)]
-struct Tile<'a> {
+struct MicroKernel<'a> {
     spec: &'a KernelSpec,
     panel: Panel,
-    rows: Rows,
+    rows: LookUpRows,
 }
 
-impl Tile<'_> {
+impl MicroKernel<'_> {
     fn program(&self) -> Program {
         let rows = &self.rows;
         let k = self.panel.shape.k;
@@ -175,18 +176,13 @@ impl Tile<'_> {
         b.operand(Operand::Out, rows.rows * rows.mr * 4, Promise::Bits);
         rows.clear(&mut b);
         let whole = rows.superblock();
-        let start = Place {
-            counters: vec![],
-            at: 0,
-        };
         b.repeat(steps / whole, &[], |b, outer, _| {
-            self.steps(b, &start.and(outer, whole), whole);
+            self.steps(b, &Place::at(0).and(outer, whole), whole);
             vec![]
         });
         let rest = steps % whole;
         if rest > 0 {
-            let at = steps - rest;
-            self.steps(&mut b, &Place { at, ..start }, rest);
+            self.steps(&mut b, &Place::at(steps - rest), rest);
         }
         b.finish()
     }

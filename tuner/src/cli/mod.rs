@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod emit;
 mod explain;
 mod host;
 mod kernel;
@@ -52,6 +53,9 @@ enum Command {
     /// Verify one kernel against the oracle, then time it (on cold weights unless --hot).
     #[command(after_help = "Example: bitnet-tune kernel --m 1 --n 2560 --k 2560")]
     Kernel(kernel::Options),
+    /// One kernel as text: its program, what is proven of it, and its machine code with bytes.
+    #[command(after_help = "Example: bitnet-tune emit i2s-i2s-1x16c16-avx2-f0-u1 --k 64")]
+    Emit(emit::Options),
     /// Search the kernels for a model's shapes and write a profile.
     #[command(after_help = "Example: bitnet-tune tune --budget 20 -o profile.toml")]
     Tune(tune::Options),
@@ -142,6 +146,7 @@ pub fn main() -> ExitCode {
         Command::Host { threads } => host::run(&terminal, threads),
         Command::List(options) => list::run(&terminal, &options),
         Command::Kernel(options) => kernel::run(&terminal, &options),
+        Command::Emit(options) => emit::run(&terminal, &options),
         Command::Tune(options) => tune::run(&terminal, &options),
         Command::Show { file } => explain::show(&terminal, &file),
         Command::Explain(options) => explain::run(&terminal, &options),

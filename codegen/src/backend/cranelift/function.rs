@@ -3,7 +3,7 @@
 
 use super::address::{self, Stream};
 use super::prefetch;
-use super::reads::{first_reads, lane_type};
+use super::reads::{first_reads, vector_type};
 use super::select::{self, Select};
 use super::target::Target;
 use crate::abi::Args;
@@ -161,7 +161,7 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    /// The same bits as lanes of another type: free.
+    /// The same bits as elements of another type: free.
     pub fn cast(&mut self, v: Value, ty: Type) -> Value {
         if self.f.func.dfg.value_type(v) == ty {
             return v;
@@ -222,8 +222,8 @@ impl<'a> Emitter<'a> {
                     let v = self.get(*slot, types::I8X16);
                     self.store(addr, v);
                 }
-                Stmt::Accumulate(lanes, addr, slot) => {
-                    let ty = lane_type(*lanes);
+                Stmt::Accumulate(element, addr, slot) => {
+                    let ty = vector_type(*element);
                     let v = self.get(*slot, ty);
                     let (p, offset) = self.address(addr);
                     let old = self.load(ty, p, offset);
@@ -377,12 +377,12 @@ impl<'a> Emitter<'a> {
     /// Four bytes in every lane. As a float they never pass through an integer register.
     fn broadcast(&mut self, addr: &Addr) -> Value {
         let (p, offset) = self.address(addr);
-        let (scalar, lanes) = match self.arch {
+        let (scalar, vector) = match self.arch {
             Arch::Riscv64 => (types::I32, types::I32X4),
             _ => (types::F32, types::F32X4),
         };
         let word = self.f.ins().load(scalar, memory(), p, offset);
-        self.f.ins().splat(lanes, word)
+        self.f.ins().splat(vector, word)
     }
 
     /// A loop of one turn is its body.

@@ -1,14 +1,14 @@
-//! As lanes of which type each value is read first: a load takes that type, so that it can merge into its
+//! As elements of which type each value is read first: a load takes that type, so that it can merge into its
 //! reader.
 
-use crate::program::{Lanes, Op, Stmt, Value as Slot};
+use crate::program::{Element, Op, Stmt, Value as Slot};
 use cranelift_codegen::ir::{Type, types};
 
 /// Element type of accumulated memory.
-pub fn lane_type(lanes: Lanes) -> Type {
-    match lanes {
-        Lanes::I16 => types::I16X8,
-        Lanes::I32 => types::I32X4,
+pub fn vector_type(element: Element) -> Type {
+    match element {
+        Element::I16 => types::I16X8,
+        Element::I32 => types::I32X4,
     }
 }
 
@@ -48,7 +48,7 @@ pub fn first_reads(body: &[Stmt], firsts: &mut [Option<Type>]) {
                 }
             }
             Stmt::Store(_, slot) => read(firsts, *slot, types::I8X16),
-            Stmt::Accumulate(lanes, _, slot) => read(firsts, *slot, lane_type(*lanes)),
+            Stmt::Accumulate(element, _, slot) => read(firsts, *slot, vector_type(*element)),
             Stmt::Loop(l) => first_reads(&l.body, firsts),
             Stmt::LetIndex8(..)
             | Stmt::LetIndex16(..)

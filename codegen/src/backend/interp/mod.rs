@@ -1,4 +1,4 @@
-//! The interpreter: runs a program in checked Rust, lane by lane. The oracle of every emitter, and the
+//! The interpreter: runs a program in checked Rust, element by element. The oracle of every emitter, and the
 //! last resort on a CPU that no emitter knows. Every memory access is a slice access; overflow panics.
 //!
 //! Vectors are arrays whose length the compiler knows, and an op reads its inputs where they lie. Every vector
@@ -13,7 +13,7 @@ pub use eval::eval;
 use super::{Backend, Code};
 use crate::abi::Operands;
 use crate::isa::{Features, Isa};
-use crate::program::{Addr, Checked, Lanes, Loop, Op, Program, Stmt, Value, Width};
+use crate::program::{Addr, Checked, Element, Loop, Op, Program, Stmt, Value, Width};
 use crate::spec::Unsupported;
 
 /// The backend.
@@ -105,13 +105,13 @@ impl<'a, 'm, const W: usize> Machine<'a, 'm, W> {
                     let value = self.values[v.0 as usize];
                     self.put(a, &value);
                 }
-                Stmt::Accumulate(lanes, a, v) => {
+                Stmt::Accumulate(element, a, v) => {
                     let (old, add) = (self.vector(a), &self.values[v.0 as usize]);
-                    let new = match lanes {
-                        Lanes::I16 => eval::zip16(&old, add, |x, y| {
+                    let new = match element {
+                        Element::I16 => eval::zip16(&old, add, |x, y| {
                             x.checked_add(y).expect("i16 accumulator overflows")
                         }),
-                        Lanes::I32 => eval::zip32(&old, add, |x, y| {
+                        Element::I32 => eval::zip32(&old, add, |x, y| {
                             x.checked_add(y).expect("i32 accumulator overflows")
                         }),
                     };

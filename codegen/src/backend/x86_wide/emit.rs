@@ -6,7 +6,7 @@ use super::pointers::{Done, Place, Pointers};
 use super::regs::{File, GENERAL_COUNT, general, to_save};
 use super::select::{Shape, Target};
 use super::values::{Effort, Memory, Values};
-use crate::program::{Lanes, Op, Value};
+use crate::program::{Element, Op, Value};
 use iced_x86::{Code, Instruction, MemoryOperand, Register};
 
 /// What an attempt came to.
@@ -318,7 +318,7 @@ impl<'a, 'p> Emitter<'a, 'p> {
                 let v = self.vector(v);
                 self.store(at, v);
             }
-            Node::Accumulate(lanes, _, v) => self.accumulate(at, lanes, v),
+            Node::Accumulate(element, _, v) => self.accumulate(at, element, v),
             Node::Prefetch(_) => {
                 let m = self.operand(at, false);
                 self.plain(ins!(with1(Code::Prefetcht0_m8, m)));
@@ -337,13 +337,13 @@ impl<'a, 'p> Emitter<'a, 'p> {
         self.plain(ins!(with2(code, m, v)));
     }
 
-    fn accumulate(&mut self, at: usize, lanes: Lanes, v: Value) {
+    fn accumulate(&mut self, at: usize, element: Element, v: Value) {
         use Code::*;
-        let code = match lanes {
-            Lanes::I16 => self
+        let code = match element {
+            Element::I16 => self
                 .target
                 .pick(VEX_Vpaddw_ymm_ymm_ymmm256, EVEX_Vpaddw_zmm_k1z_zmm_zmmm512),
-            Lanes::I32 => self.target.pick(
+            Element::I32 => self.target.pick(
                 VEX_Vpaddd_ymm_ymm_ymmm256,
                 EVEX_Vpaddd_zmm_k1z_zmm_zmmm512b32,
             ),

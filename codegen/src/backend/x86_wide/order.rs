@@ -1,7 +1,7 @@
 //! The program as one list of nodes, so that a position is a number, and how long things must live:
 //! what is defined outside a loop and used inside lives to the loop's end.
 
-use crate::program::{Addr, Index, Lanes, Loop, Op, Program, Stmt, Value};
+use crate::program::{Addr, Element, Index, Loop, Op, Program, Stmt, Value};
 
 /// One step; a loop is its start, its body and its end.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +23,7 @@ pub(super) enum Node<'p> {
     /// A store.
     Store(&'p Addr, Value),
     /// `memory += value`.
-    Accumulate(Lanes, &'p Addr, Value),
+    Accumulate(Element, &'p Addr, Value),
     /// A hint.
     Prefetch(&'p Addr),
     /// A loop begins.
@@ -125,8 +125,8 @@ impl<'p> Order<'p> {
                     within,
                 ),
                 Stmt::Store(addr, v) => self.push(Node::Store(addr, *v), within),
-                Stmt::Accumulate(lanes, addr, v) => {
-                    self.push(Node::Accumulate(*lanes, addr, *v), within);
+                Stmt::Accumulate(element, addr, v) => {
+                    self.push(Node::Accumulate(*element, addr, *v), within);
                 }
                 Stmt::Prefetch(addr) => self.push(Node::Prefetch(addr), within),
                 Stmt::Loop(stmt) => {

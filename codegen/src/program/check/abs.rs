@@ -3,7 +3,8 @@
 //! Bytes are kept by their place in an i32 (four of them), i16 and i32 as intervals over all elements.
 //! All are true at once, so that an op may use whichever reading it is defined on.
 
-use super::bytes::{Arena, Byte, ByteSet, TableId};
+use super::byte_set::ByteSet;
+use super::bytes::{Arena, Byte, TableId};
 use crate::program::Value;
 
 /// A closed interval of integers.

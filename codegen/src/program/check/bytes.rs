@@ -4,92 +4,8 @@
 //! are the same `b`, and no interval knows that. Sets and tables are interned and every operation on
 //! them is remembered, so that unrolled code costs one hash look-up a step.
 
-use std::hash::{BuildHasherDefault, Hasher};
-
-/// A hash map for keys that no adversary chooses; the standard hash took a tenth of a proof.
-pub(super) type HashMap<K, V> = std::collections::HashMap<K, V, BuildHasherDefault<Mix>>;
-
-/// Multiply and rotate, eight bytes at a time.
-#[derive(Default)]
-pub(super) struct Mix(u64);
-
-impl Hasher for Mix {
-    fn finish(&self) -> u64 {
-        self.0 ^ (self.0 >> 29)
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.write_u64(u64::from_le_bytes(word));
-        }
-    }
-
-    fn write_u8(&mut self, v: u8) {
-        self.write_u64(v as u64);
-    }
-
-    fn write_u32(&mut self, v: u32) {
-        self.write_u64(v as u64);
-    }
-
-    fn write_u64(&mut self, v: u64) {
-        self.0 = (self.0.rotate_left(5) ^ v).wrapping_mul(0x517C_C1B7_2722_0A95);
-    }
-
-    fn write_usize(&mut self, v: usize) {
-        self.write_u64(v as u64);
-    }
-}
-
-/// A set of byte values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub(super) struct ByteSet([u64; 4]);
-
-impl ByteSet {
-    pub(super) fn of(values: impl IntoIterator<Item = u8>) -> Self {
-        let mut set = Self::default();
-        for v in values {
-            set.insert(v);
-        }
-        set
-    }
-
-    pub(super) fn insert(&mut self, v: u8) {
-        self.0[v as usize / 64] |= 1 << (v % 64);
-    }
-
-    pub(super) fn union(self, other: Self) -> Self {
-        Self(std::array::from_fn(|i| self.0[i] | other.0[i]))
-    }
-
-    fn len(&self) -> u32 {
-        self.0.iter().map(|w| w.count_ones()).sum()
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = u8> + '_ {
-        self.0.iter().enumerate().flat_map(|(i, &word)| {
-            let mut word = word;
-            std::iter::from_fn(move || {
-                (word != 0).then(|| {
-                    let bit = word.trailing_zeros();
-                    word &= word - 1;
-                    (64 * i as u32 + bit) as u8
-                })
-            })
-        })
-    }
-
-    fn min(&self) -> u8 {
-        self.iter().next().unwrap_or(0)
-    }
-
-    fn max(&self) -> u8 {
-        let top = (0..4).rev().find(|&i| self.0[i] != 0).unwrap_or(0);
-        (64 * top as u32 + 63_u32.saturating_sub(self.0[top].leading_zeros())) as u8
-    }
-}
+use super::byte_set::ByteSet;
+use super::hash::HashMap;
 
 /// An interned [`ByteSet`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -184,7 +100,7 @@ impl Arena {
             table_ids: HashMap::default(),
             memo: HashMap::default(),
         };
-        let any = this.set(ByteSet([u64::MAX; 4]));
+        let any = this.set(ByteSet::ALL);
         let identity = this.table(std::array::from_fn(|i| i as u8));
         assert!(any == ANY && identity == IDENTITY);
         this

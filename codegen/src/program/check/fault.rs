@@ -67,8 +67,7 @@ impl Fault {
                 self.within = self.within.or(Some((*counter, *trip)));
             }
             _ if self.within.is_some() || self.step.is_some() => {}
-            Stmt::Let(v, op) => self.step = Some(format!("v{} = {op:?}", v.0)),
-            other => self.step = Some(format!("{other:?}")),
+            other => self.step = Some(other.to_string()),
         }
         self
     }
@@ -78,9 +77,9 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.within, &self.step) {
             (Some((c, trip)), Some(step)) => {
-                write!(f, "in loop c{} of {trip}, at {step}: ", c.0)
+                write!(f, "in loop {c} of {trip}, at {step}: ")
             }
-            (Some((c, trip)), None) => write!(f, "in loop c{} of {trip}: ", c.0),
+            (Some((c, trip)), None) => write!(f, "in loop {c} of {trip}: "),
             (None, Some(step)) => write!(f, "at {step}: "),
             (None, None) => Ok(()),
         }?;

@@ -6,8 +6,9 @@
 //! proves, by induction over the turns. Any other carried value is `init` or what the body makes of anything.
 
 use super::abs::{Abs, I16, I32, Kind, Linear, Range};
-use super::bytes::{Arena, HashMap};
+use super::bytes::Arena;
 use super::fault::{Fault, FaultKind};
+use super::hash::HashMap;
 use super::structure::IndexFacts;
 use crate::program::{Addr, Carried, Counter, Loop, Op, Program, Promise, Stmt, Value};
 

@@ -5,16 +5,20 @@
 //! written). Holding a [`Checked`] is the safety argument of the call into generated code.
 
 mod abs;
+mod byte_set;
 mod bytes;
 mod counts;
+mod facts;
 mod fault;
 mod flow;
+mod hash;
 mod regions;
 mod structure;
 mod transfer;
 
 pub use abs::Range;
 pub use counts::Counts;
+pub use facts::Facts;
 pub use fault::{CheckError, Fault, FaultKind};
 pub use flow::Ranges;
 
@@ -27,6 +31,7 @@ pub struct Checked {
     program: Program,
     ranges: Vec<Option<Ranges>>,
     reach: [usize; Operand::COUNT],
+    touched: [usize; Operand::COUNT],
 }
 
 impl Checked {
@@ -36,10 +41,11 @@ impl Checked {
     /// [`CheckError`] when a bound or a range cannot be proven.
     pub fn new(program: Program) -> Result<Self, CheckError> {
         match prove(&program) {
-            Ok((ranges, reach)) => Ok(Self {
+            Ok(proof) => Ok(Self {
                 program,
-                ranges,
-                reach,
+                ranges: proof.ranges,
+                reach: proof.reach,
+                touched: proof.touched,
             }),
             Err(fault) => Err(CheckError {
                 program: program.name,
@@ -53,6 +59,7 @@ impl Checked {
     pub(crate) fn unproven(program: Program) -> Self {
         Self {
             reach: Operand::ALL.map(|o| program.bytes(o)),
+            touched: Operand::ALL.map(|o| program.bytes(o)),
             program,
             ranges: Vec::new(),
         }
@@ -71,15 +78,24 @@ impl Checked {
     }
 }
 
-type Proof = (Vec<Option<Ranges>>, [usize; Operand::COUNT]);
+/// What the three passes bring.
+struct Proof {
+    ranges: Vec<Option<Ranges>>,
+    reach: [usize; Operand::COUNT],
+    touched: [usize; Operand::COUNT],
+}
 
 fn prove(program: &Program) -> Result<Proof, Fault> {
     let facts = structure::check(program)?;
     let mut flow = flow::Flow::new(program, &facts.indices);
     flow.check()?;
-    regions::check(&flow, facts.lanes)?;
+    regions::check(&flow, facts.elements)?;
     let ranges = (0..program.n_values).map(|v| flow.ranges(Value(v)));
-    Ok((ranges.collect(), facts.reach))
+    Ok(Proof {
+        ranges: ranges.collect(),
+        reach: facts.reach,
+        touched: facts.touched,
+    })
 }
 
 impl Deref for Checked {

@@ -6,10 +6,10 @@
 //! cells of its own is taken for two. So the cost grows with the size of the region, never with K.
 
 use super::abs::{I16, I32, Range};
-use super::bytes::HashMap;
 use super::fault::{Fault, FaultKind};
 use super::flow::Flow;
-use crate::program::{Addr, Counter, Lanes, Loop, Op, Operand, Promise, Stmt, Value};
+use super::hash::HashMap;
+use crate::program::{Addr, Counter, Element, Loop, Op, Operand, Promise, Stmt, Value};
 use std::rc::Rc;
 
 /// More cells or steps than this are a mistake, not a kernel.
@@ -63,7 +63,10 @@ impl Cell {
 }
 
 /// Checks every writable operand of a program whose values `flow` has bounded.
-pub(super) fn check(flow: &Flow<'_>, lanes: [Option<Lanes>; Operand::COUNT]) -> Result<(), Fault> {
+pub(super) fn check(
+    flow: &Flow<'_>,
+    elements: [Option<Element>; Operand::COUNT],
+) -> Result<(), Fault> {
     let program = flow.program;
     for operand in Operand::ALL.into_iter().filter(|o| o.is_writable()) {
         let Some(extent) = program.extent(operand) else {
@@ -73,8 +76,8 @@ pub(super) fn check(flow: &Flow<'_>, lanes: [Option<Lanes>; Operand::COUNT]) -> 
         let mut unit = program.width.bytes();
         let events = events(flow, operand, &program.body, &mut unit)?;
         unit = gcd(unit, extent.bytes);
-        let lanes = lanes[operand as usize];
-        if let Some(why) = misfit(extent.promise, lanes, unit) {
+        let element = elements[operand as usize];
+        if let Some(why) = misfit(extent.promise, element, unit) {
             return Err(Fault::new(
                 FaultKind::Promise,
                 format!("{operand:?}: {why}"),
@@ -93,7 +96,7 @@ pub(super) fn check(flow: &Flow<'_>, lanes: [Option<Lanes>; Operand::COUNT]) -> 
         };
         let mut walk = Walk {
             flow,
-            lanes,
+            element,
             promise: extent.promise,
             unit,
             counters: vec![None; program.n_counters as usize],
@@ -108,16 +111,16 @@ pub(super) fn check(flow: &Flow<'_>, lanes: [Option<Lanes>; Operand::COUNT]) -> 
     Ok(())
 }
 
-/// Why an operand with this promise cannot be accumulated in these lanes.
-fn misfit(promise: Promise, lanes: Option<Lanes>, unit: usize) -> Option<String> {
-    let (element, promised) = match lanes? {
-        Lanes::I16 => (2, matches!(promise, Promise::Bits | Promise::I16(..))),
-        Lanes::I32 => (4, matches!(promise, Promise::Bits | Promise::I32(..))),
+/// Why an operand with this promise cannot be accumulated in such elements.
+fn misfit(promise: Promise, element: Option<Element>, unit: usize) -> Option<String> {
+    let (bytes, promised) = match element? {
+        Element::I16 => (2, matches!(promise, Promise::Bits | Promise::I16(..))),
+        Element::I32 => (4, matches!(promise, Promise::Bits | Promise::I32(..))),
     };
     if !promised {
         return Some(format!("{promise:?} is no promise of accumulators"));
     }
-    (!unit.is_multiple_of(element)).then(|| "accumulators are not aligned".into())
+    (!unit.is_multiple_of(bytes)).then(|| "accumulators are not aligned".into())
 }
 
 fn gcd(a: usize, b: usize) -> usize {
@@ -233,7 +236,7 @@ fn furthest(flow: &Flow<'_>, addr: &Addr, size: usize) -> usize {
 
 struct Walk<'f, 'p> {
     flow: &'f Flow<'p>,
-    lanes: Option<Lanes>,
+    element: Option<Element>,
     promise: Promise,
     unit: usize,
     /// The turn of each loop that is walked.
@@ -347,8 +350,8 @@ impl Walk<'_, '_> {
 
     fn range(&self, v: Value) -> Range {
         let abs = self.flow.get(v);
-        match self.lanes {
-            Some(Lanes::I16) => abs.w16,
+        match self.element {
+            Some(Element::I16) => abs.w16,
             _ => abs.w32,
         }
     }
@@ -366,10 +369,10 @@ impl Walk<'_, '_> {
 
     fn add(&mut self, addr: &Addr, v: Value, checking: bool) -> Result<(), Fault> {
         let range = self.range(v);
-        let fits = match (self.promise, self.lanes) {
+        let fits = match (self.promise, self.element) {
             (Promise::I16(lo, hi), _) => Range::new(lo as i64, hi as i64),
             (Promise::I32(lo, hi), _) => Range::new(lo as i64, hi as i64),
-            (_, Some(Lanes::I16)) => I16,
+            (_, Some(Element::I16)) => I16,
             _ => I32,
         };
         let covered = self.covered(addr);

@@ -3,7 +3,7 @@
 
 use super::fault::{Fault, FaultKind};
 use crate::program::{
-    Addr, Counter, Index, Lanes, Loop, Op, Operand, Program, Promise, Stmt, Value, Width,
+    Addr, Counter, Element, Index, Loop, Op, Operand, Program, Promise, Stmt, Value, Width,
 };
 
 /// What is in scope while the program is read from top to bottom.
@@ -16,19 +16,22 @@ pub(super) struct Structure<'p> {
     counters_used: Vec<bool>,
     /// What the open loops defined, to close it with them.
     scopes: Vec<(Vec<Value>, Vec<Index>)>,
-    /// The element type in which each operand is accumulated.
-    lanes: [Option<Lanes>; Operand::COUNT],
+    /// The elements in which each operand is accumulated.
+    elements: [Option<Element>; Operand::COUNT],
     reach: [usize; Operand::COUNT],
+    touched: [usize; Operand::COUNT],
 }
 
 /// What the structure of a program tells the later passes.
 pub(super) struct Facts {
     /// Of each table index.
     pub(super) indices: Vec<IndexFacts>,
-    /// The element type in which each operand is accumulated.
-    pub(super) lanes: [Option<Lanes>; Operand::COUNT],
+    /// The elements in which each operand is accumulated.
+    pub(super) elements: [Option<Element>; Operand::COUNT],
     /// See [`super::Checked::reach`].
     pub(super) reach: [usize; Operand::COUNT],
+    /// The end of the furthest access to each operand, bytes.
+    pub(super) touched: [usize; Operand::COUNT],
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -113,14 +116,16 @@ pub(super) fn check(program: &Program) -> Result<Facts, Fault> {
         counters: vec![None; program.n_counters as usize],
         counters_used: vec![false; program.n_counters as usize],
         scopes: vec![Default::default()],
-        lanes: [None; Operand::COUNT],
+        elements: [None; Operand::COUNT],
         reach: Operand::ALL.map(|o| program.bytes(o)),
+        touched: [0; Operand::COUNT],
     };
     this.body(&program.body)?;
     Ok(Facts {
         indices: this.indices.iter().map(|(_, facts)| *facts).collect(),
-        lanes: this.lanes,
+        elements: this.elements,
         reach: this.reach,
+        touched: this.touched,
     })
 }
 
@@ -159,18 +164,18 @@ impl Structure<'_> {
                 self.inside(addr, width)?;
                 self.writable(addr)
             }
-            Stmt::Accumulate(lanes, addr, v) => {
+            Stmt::Accumulate(element, addr, v) => {
                 self.read(*v)?;
                 self.inside(addr, width)?;
                 self.writable(addr)?;
-                let known = &mut self.lanes[addr.operand as usize];
-                if known.is_some_and(|l| l != *lanes) {
+                let known = &mut self.elements[addr.operand as usize];
+                if known.is_some_and(|e| e != *element) {
                     return Err(Fault::new(
                         FaultKind::Malformed,
                         format!("{:?} is accumulated in i16 and in i32", addr.operand),
                     ));
                 }
-                *known = Some(*lanes);
+                *known = Some(*element);
                 Ok(())
             }
             // A prefetch never faults; only its names must be known.
@@ -352,6 +357,8 @@ impl Structure<'_> {
                 format!("bytes up to {need} of {:?}, which has {have}", addr.operand),
             ));
         }
+        let touched = &mut self.touched[addr.operand as usize];
+        *touched = (need as usize).max(*touched);
         let Some((i, scale)) = addr.index else {
             return Ok(());
         };

@@ -1,7 +1,8 @@
 //! What each op makes of abstract vectors, and the obligations of its contract.
 
 use super::abs::{Abs, I16, I32, Kind, Linear, Plane, Range};
-use super::bytes::{Byte, ByteSet, Bytewise};
+use super::byte_set::ByteSet;
+use super::bytes::{Byte, Bytewise};
 use super::fault::{Fault, FaultKind};
 use super::flow::Flow;
 use crate::program::{Addr, Op, Operand, Promise, Value};

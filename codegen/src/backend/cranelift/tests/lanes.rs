@@ -4,7 +4,7 @@
 use super::{Inputs, Noise, run, runnable};
 use crate::backend::interp;
 use crate::isa::Isa;
-use crate::program::{Addr, Builder, Lanes, Op, Operand, Program, Promise, Value, Width};
+use crate::program::{Addr, Builder, Element, Op, Operand, Program, Promise, Value, Width};
 
 const CASES: usize = 64;
 const A: Value = Value(0);
@@ -263,8 +263,8 @@ fn scratch() -> Program {
         let ones = b.op(Op::Splat16(1));
         let wide = b.op(Op::MaddI16(small, ones));
         b.repeat(3, &[], |b, _, _| {
-            b.accumulate(Lanes::I16, s0.clone().step(i, 16), small);
-            b.accumulate(Lanes::I32, s1.clone().step(i, 16), wide);
+            b.accumulate(Element::I16, s0.clone().step(i, 16), small);
+            b.accumulate(Element::I32, s1.clone().step(i, 16), wide);
             vec![]
         });
         vec![]

@@ -182,7 +182,7 @@ fn ssse3_code_has_no_vex_encoding() {
 fn neighbouring_lines_share_a_prefetch_call() {
     // 4 steps of 8 rows are 128 bytes: one call of the two-line stub a turn.
     let program = &programs("i2s-i2s-1x8c16-avx128-f1-u4-pf64", 640)[0];
-    assert!(program.to_string().contains("Prefetch"));
+    assert!(program.to_string().contains("prefetch weights"));
     let list = instructions(&emitted(program, Isa::Avx128, every_feature()).bytes);
     let calls = list.iter().filter(|i| i.mnemonic() == Mnemonic::Call);
     assert!((1..=2).contains(&calls.count()), "{}", text(&list));

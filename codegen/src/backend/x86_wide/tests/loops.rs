@@ -3,7 +3,7 @@
 
 use super::{Run, decode, emit, isas, runnable};
 use crate::isa::Isa;
-use crate::program::{Addr, Builder, Lanes, Op, Operand, Program, Promise, Value};
+use crate::program::{Addr, Builder, Element, Op, Operand, Program, Promise, Value};
 use iced_x86::Mnemonic;
 
 fn bytes(n: usize) -> Vec<u8> {
@@ -198,9 +198,9 @@ fn working_memory_keeps_its_order() {
         let (x, y) = (b.op(Op::And(x, small)), b.op(Op::And(y, small)));
         b.store(s0(0), x);
         let seen = b.op(Op::Add8(before, y));
-        b.accumulate(Lanes::I16, s0(2), y);
-        b.accumulate(Lanes::I32, s1(0), x);
-        b.accumulate(Lanes::I32, s1(2), x);
+        b.accumulate(Element::I16, s0(2), y);
+        b.accumulate(Element::I32, s1(0), x);
+        b.accumulate(Element::I32, s1(2), x);
         let kept = b.op(Op::Load(s1(2)));
         let drained = b.op(Op::Drain(s1(2)));
         let sum = b.op(Op::Sub16(kept, drained));

@@ -2,7 +2,9 @@
 
 use super::{Run, runnable};
 use crate::isa::Isa;
-use crate::program::{Addr, Builder, Counter, Index, Lanes, Op, Operand, Program, Promise, Value};
+use crate::program::{
+    Addr, Builder, Counter, Element, Index, Op, Operand, Program, Promise, Value,
+};
 use proptest::prelude::*;
 use std::cell::Cell;
 
@@ -127,7 +129,7 @@ impl Draw {
                 self.b.store(a, v);
             }
             4 => {
-                let lanes = [Lanes::I16, Lanes::I32][self.below(2)];
+                let lanes = [Element::I16, Element::I32][self.below(2)];
                 let a = self.address(s, Operand::Scratch1, 2);
                 self.b.accumulate(lanes, a, self.small);
             }
