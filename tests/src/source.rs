@@ -61,6 +61,12 @@ impl Source {
         out
     }
 
+    /// Whether it has code that is unsafe, or allows itself to: blocks, functions, traits and their implementations; not
+    /// the mere type of a function that is unsafe to call.
+    pub fn is_unsafe(&self) -> bool {
+        self.names().contains("unsafe_code") || has_unsafe(&self.tokens)
+    }
+
     /// Every path of two or more names, from its root: `crate::` and a crate's name as they are written, `super::` and
     /// `self::` resolved to `crate::`. The braces of a `use` are spread out.
     pub fn paths(&self) -> BTreeSet<String> {
@@ -82,6 +88,22 @@ impl Source {
             .chain(path.into_iter().skip(ups + own))
             .collect()
     }
+}
+
+fn has_unsafe(tokens: &[TokenTree]) -> bool {
+    let word = |at: usize| match tokens.get(at) {
+        Some(TokenTree::Ident(i)) => i.to_string(),
+        _ => String::new(),
+    };
+    tokens.iter().enumerate().any(|(at, token)| match token {
+        TokenTree::Group(g) => has_unsafe(&g.stream().into_iter().collect::<Vec<_>>()),
+        TokenTree::Ident(i) if i == "unsafe" => {
+            // A type names no function: what follows its `fn` are the arguments.
+            let fn_at = (at + 1..tokens.len().min(at + 4)).find(|&at| word(at) == "fn");
+            fn_at.is_none_or(|at| !word(at + 1).is_empty())
+        }
+        _ => false,
+    })
 }
 
 /// Leaves out each item with `#[cfg(test)]` before it.

@@ -71,8 +71,7 @@ fn is_test_code(name: &str) -> bool {
 
 /// Whether a file is unsafe, or allows itself to be, in any way that a compiler would let pass.
 fn is_unsafe(name: &str, text: &str) -> bool {
-    let names = Source::new("", name, text).names();
-    names.contains("unsafe") || names.contains("unsafe_code")
+    Source::new("", name, text).is_unsafe()
 }
 
 #[test]
@@ -94,10 +93,16 @@ fn unsafe_stays_in_its_rooms() {
         "#![expect(\n    unsafe_code, reason = \"x\")]",
         "fn f() { unsafe { g() } }",
         "unsafe impl Send for X {}",
+        "unsafe fn f() {}",
+        "pub unsafe extern \"C\" fn f() {}",
     ] {
         assert!(is_unsafe("x.rs", drawn), "{drawn}");
     }
-    for harmless in ["// unsafe_code", "fn f() { g(\"unsafe\") }"] {
+    for harmless in [
+        "// unsafe_code",
+        "fn f() { g(\"unsafe\") }",
+        "type F = unsafe extern \"C\" fn(*const u8);",
+    ] {
         assert!(!is_unsafe("x.rs", harmless), "{harmless}");
     }
 }

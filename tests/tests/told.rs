@@ -5,6 +5,8 @@ use bitnet_runtime::format::GgufWriter;
 use bitnet_tests::{assert_fails, command, data, run, stdout};
 use serde_json::Value;
 use std::fs;
+use std::io::Read;
+use std::os::fd::FromRawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -212,4 +214,48 @@ fn a_text_ends_where_it_is_told_to() {
     assert!(String::from_utf8_lossy(&told.stderr).contains("a stop string came"));
     let none = run("bitnet-run", &[&base[..], &["--stop", ""]].concat());
     assert_fails(&none, 1, &["--stop"]);
+}
+
+/// A pair of a terminal's two ends: the one that a person sits at, and the one that a program writes to.
+fn terminal() -> (fs::File, fs::File) {
+    let (mut person, mut program) = (0, 0);
+    let none = std::ptr::null_mut();
+    #[expect(unsafe_code, reason = "the standard library opens no terminals")]
+    // SAFETY: two local integers are written; the null pointers ask for defaults.
+    let opened =
+        unsafe { libc::openpty(&mut person, &mut program, none, none.cast(), none.cast()) };
+    assert_eq!(opened, 0, "{}", std::io::Error::last_os_error());
+    let own = |fd| {
+        #[expect(unsafe_code, reason = "what was opened above is nobody else's")]
+        // SAFETY: a descriptor that was just opened and is handed over once.
+        unsafe {
+            fs::File::from_raw_fd(fd)
+        }
+    };
+    (own(person), own(program))
+}
+
+/// A model can be made to say anything; the text to continue stands for what it says, as both go the same way.
+#[test]
+fn a_text_is_raw_in_a_pipe_and_harmless_on_a_terminal() {
+    let args = ["generate", "-p", ACTIVE, "-n", "1", "--temp", "0"];
+    let piped = stdout(&run("bitnet-run", &args));
+    assert!(piped.starts_with(ACTIVE), "{piped:?}");
+    let (mut person, program) = terminal();
+    let mut child = command("bitnet-run")
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(program)
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("starts");
+    // It fits the terminal's buffer, so that nobody has to read meanwhile.
+    assert!(child.wait().expect("ends").success());
+    let mut seen = vec![0u8; 4096];
+    let length = person.read(&mut seen).expect("what was written");
+    let seen = String::from_utf8_lossy(&seen[..length]).into_owned();
+    assert!(seen.contains("x\\u{1b}]0;owned"), "{seen:?}");
+    // A terminal ends a line with both characters.
+    let active = |c: char| c.is_control() && c != '\n' && c != '\r';
+    assert!(!seen.contains(active), "{seen:?}");
 }

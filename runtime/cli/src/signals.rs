@@ -102,6 +102,9 @@ mod unix {
     /// A program whose reader takes nothing for this long does not come to its next look at [`STOP`].
     const PATIENCE: Duration = Duration::from_secs(1);
 
+    /// How long a program may take to tell of a failure before the signal that comes with it ends it.
+    const LAST_WORDS: Duration = Duration::from_millis(100);
+
     /// Starts listening; what the caller was told to ignore (by `nohup`, say) stays ignored.
     pub fn install() {
         let ignored = ignored();
@@ -157,7 +160,7 @@ mod unix {
             } else {
                 if signal == SIGXFSZ {
                     // The write that was too much fails as well, and its error says more.
-                    thread::sleep(PATIENCE);
+                    thread::sleep(LAST_WORDS);
                 }
                 remove_unfinished();
                 // It does not return for a signal that ends programs.

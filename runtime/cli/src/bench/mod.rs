@@ -171,11 +171,13 @@ fn measure(
         tokens,
         depth: options.depth,
     };
+    // What is waited for comes behind what counts tokens.
+    let mut waits = Vec::new();
     if options.prompt > 0 && !signals::asked() {
         let times = repeat(&mut ready.engine, options.prompt, options, prefill)?;
         let (all, first): (Vec<_>, Vec<_>) = times.into_iter().unzip();
         rows.push(Row::new(ready, test("pp", options.prompt), &all).of_prefill(ready));
-        rows.push(Row::new(ready, test("ttft", options.prompt), &first));
+        waits.push(Row::new(ready, test("ttft", options.prompt), &first));
     }
     if options.tokens > 0 && !signals::asked() {
         let times = repeat(&mut ready.engine, options.tokens, options, decode)?;
@@ -187,7 +189,8 @@ fn measure(
         depth: 0,
         ..test("", 0)
     };
-    rows.push(Row::new(ready, loading, &[ready.load]));
+    waits.push(Row::new(ready, loading, &[ready.load]));
+    rows.extend(waits);
     Ok(())
 }
 
