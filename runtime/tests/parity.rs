@@ -112,6 +112,17 @@ fn logits_are_those_of_transformers() {
             name.starts_with('3') || name.starts_with('2'),
             "{name}: {notes}"
         );
+        let kept = ["1-not-converted", "1-packed", "1-tied-head-converted"].contains(&&*name);
+        assert_eq!(
+            notes.contains("projections run in float"),
+            kept,
+            "{name}: {notes}"
+        );
+        assert_eq!(
+            notes.contains("the head is quantised"),
+            name.contains("head-converted"),
+            "{name}: {notes}"
+        );
         assert_eq!(
             notes.contains("two different tables"),
             name.starts_with('2'),

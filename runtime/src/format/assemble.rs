@@ -291,6 +291,16 @@ impl Assembly {
             self.notes
                 .push("float projections are quantised by absmean when they are loaded".into());
         }
+        let kept = self.linears.iter().filter(|l| l.packing == Packing::Kept);
+        let kept = kept.count();
+        if kept > 0 {
+            let text = format!("{kept} projections run in float, as config.json says");
+            self.notes.push(text);
+        }
+        if self.ternary_head.is_some() {
+            let text = "the head is quantised like the projections, as config.json does not name it among those that are not";
+            self.notes.push(text.into());
+        }
         if has(|p| matches!(p, Packing::Tiled(..))) {
             let text =
                 "TL1 and TL2 tiles are not in the file: with the wrong sizes the text is garbage";
