@@ -9,7 +9,7 @@ use bitnet_runtime::graph::Weight;
 use bitnet_runtime::network::kernels::Kernels;
 use bitnet_runtime::pool::Pool;
 use bitnet_runtime::profile::Profile;
-use bitnet_tests::data;
+use bitnet_tests::{data, workspace};
 use bitnet_tune::shapes::Shapes;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -103,19 +103,29 @@ fn the_tuner_measures_the_products_that_an_engine_runs() {
         std::fs::create_dir(&sub).expect("made");
         paths.push(group_scaled(&sub, layers));
     }
+    // A head and shards with products of their own, layers that have none.
+    let parity = workspace().join("tests/parity/fixtures");
+    paths.extend(["1-head-converted", "1-packed", "3-shards"].map(|name| parity.join(name)));
     let mut split = 0;
     for path in paths {
         let model = format::open(&path, &OpenOptions::default()).expect("it opens");
         let shapes = Shapes::of_model(&model).expect("readable scales");
         let tuned: BTreeSet<_> = shapes.distinct.iter().copied().collect();
-        split += usize::from(tuned.iter().any(|&(_, k)| k == 64));
-        let weights: usize = model
+        let narrowest = model.config().hidden;
+        split += usize::from(tuned.iter().any(|&(_, k)| k < narrowest));
+        let ternary = model
             .linear_ids()
+            .filter(|&id| model.float_projection(id).is_none());
+        let weights: usize = ternary
             .map(|id| model.config().linear_shape(id.projection))
+            .chain(model.ternary_head_shape())
             .map(|(n, k)| n * k)
             .sum();
         assert_eq!(shapes.weights, weights, "{}", path.display());
         assert_eq!(tuned, run(model), "{}", path.display());
     }
-    assert_eq!(split, 2, "two of the models have products of 64 columns");
+    assert_eq!(
+        split, 3,
+        "three of the models have products of groups of columns"
+    );
 }

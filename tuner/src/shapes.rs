@@ -2,7 +2,7 @@
 //! stacks and splits them.
 
 use bitnet_runtime::format::{LoadError, Model};
-use bitnet_runtime::graph::{ModelConfig, Product, ScaleShape, TensorId, products};
+use bitnet_runtime::graph::{Product, ScaleShape, TensorId, products};
 use bitnet_runtime::synth::Shape;
 
 /// The distinct (N, K) of a model's products, largest first, and how many weights they have together.
@@ -24,19 +24,20 @@ impl Shapes {
             .linear_ids()
             .map(|id| Ok((id, model.scale_shape(id)?)))
             .collect::<Result<std::collections::HashMap<TensorId, ScaleShape>, LoadError>>()?;
-        Ok(Self::new(model.config(), |id| scales[&id]))
+        let head = model.ternary_head_shape();
+        let head = head.map(|(n, k)| Product { n, k });
+        let blocks = products::products(model.config(), |id| scales[&id]);
+        Ok(Self::new(blocks.into_iter().chain(head)))
     }
 
     /// Of a published model that need not be here.
     pub fn of_shape(shape: &Shape) -> Self {
-        Self::new(&shape.config, |_| ScaleShape::Rows)
+        Self::new(products::products(&shape.config, |_| ScaleShape::Rows).into_iter())
     }
 
-    fn new(config: &ModelConfig, scales: impl Fn(TensorId) -> ScaleShape) -> Self {
-        let products = products::products(config, scales);
-        let weights = products.iter().map(|p| p.n * p.k).sum();
-        let mut distinct: Vec<(usize, usize)> =
-            products.iter().map(|&Product { n, k }| (n, k)).collect();
+    fn new(products: impl Iterator<Item = Product>) -> Self {
+        let mut distinct: Vec<(usize, usize)> = products.map(|p| (p.n, p.k)).collect();
+        let weights = distinct.iter().map(|(n, k)| n * k).sum();
         distinct.sort_unstable_by_key(|&(n, k)| (std::cmp::Reverse(n * k), n));
         distinct.dedup();
         Self { distinct, weights }

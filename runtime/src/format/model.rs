@@ -188,6 +188,11 @@ impl Model {
         kept.then(|| self.float_tensor(source.tensor, source.n, source.k))
     }
 
+    /// Rows and columns of the head, where it is a ternary product.
+    pub fn ternary_head_shape(&self) -> Option<(usize, usize)> {
+        self.ternary_head.as_ref().map(|s| (s.n, s.k))
+    }
+
     /// The head, where it is a ternary product with inputs quantised like others: `[vocab, hidden]`.
     ///
     /// # Errors
