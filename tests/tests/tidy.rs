@@ -148,14 +148,29 @@ fn names_in(package: &Package) -> BTreeSet<String> {
 #[test]
 fn every_dependency_is_used() {
     let mut unused = Vec::new();
+    let mut asked_for = BTreeSet::new();
     for package in packages() {
         let names = names_in(&package);
         for dependency in &package.dependencies {
+            asked_for.insert(dependency.clone());
             if !names.contains(&dependency.replace('-', "_")) {
                 unused.push(format!("{} of {}", dependency, package.name));
             }
         }
     }
+    let manifest = text(&workspace().join("Cargo.toml"));
+    let listed = manifest
+        .lines()
+        .skip_while(|l| *l != "[workspace.dependencies]")
+        .skip(1)
+        .take_while(|l| !l.starts_with('['))
+        .filter_map(|l| l.split_once(" = ").filter(|_| !l.starts_with('#')))
+        .map(|(name, _)| name.trim());
+    unused.extend(
+        listed
+            .filter(|name| !asked_for.contains(*name))
+            .map(|name| format!("{name} of the workspace")),
+    );
     assert!(
         unused.is_empty(),
         "dependencies that no source names: {unused:?}"
