@@ -1,9 +1,18 @@
 //! Conversations: the model's own Jinja template, rendered as transformers renders it, then tokenised so that nothing a
 //! user types becomes a control token.
 
+mod disguise;
+mod jinja;
 mod template;
 
-use crate::tokenizer::{Mask, Specials, Tokenizer, TokenizerError};
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+
+pub use template::TemplateInputs;
+
+use crate::tokenizer::{Specials, Tokenizer, TokenizerError};
+use disguise::disguise;
 
 /// The template of BitNet b1.58 2B-4T, as its Hugging Face repository has it in other words.
 const BITNET_2B_4T: &str = "{% for message in messages %}{% if loop.first %}{{ bos_token }}{% endif %}\
@@ -23,6 +32,8 @@ pub enum Role {
     User,
     /// The model.
     Assistant,
+    /// A function that the model called.
+    Tool,
 }
 
 impl Role {
@@ -32,6 +43,7 @@ impl Role {
             Self::System => "system",
             Self::User => "user",
             Self::Assistant => "assistant",
+            Self::Tool => "tool",
         }
     }
 }
@@ -43,6 +55,20 @@ pub struct Message {
     pub role: Role,
     /// What they say.
     pub content: String,
+    /// What else templates may ask of a message: `tool_calls`, `reasoning_content`, `name`, … One called `content`
+    /// takes the place of the text.
+    pub fields: BTreeMap<String, Json>,
+}
+
+impl Message {
+    /// What `role` says, and nothing else.
+    pub fn new(role: Role, content: impl Into<String>) -> Self {
+        Self {
+            role,
+            content: content.into(),
+            fields: BTreeMap::new(),
+        }
+    }
 }
 
 /// Why a conversation could not be turned into tokens.
@@ -55,11 +81,39 @@ pub enum ChatError {
         /// What the engine said.
         why: String,
     },
-    /// The template refused the conversation, or failed on it.
+    /// The template refused the conversation, by its own words.
     #[error("the model's chat template refused the conversation: {why}")]
     Render {
-        /// What the template or the engine said.
+        /// What the template said.
         why: String,
+    },
+    /// The template does something that has no meaning.
+    #[error("the model's chat template failed at line {line}: {why}")]
+    Failed {
+        /// The line of the template, from 1.
+        line: u32,
+        /// What it tried.
+        why: String,
+    },
+    /// The template wants more than any sane one: of time, memory, or levels.
+    #[error("the model's chat template takes too many {what} at line {line}; it was stopped")]
+    Costly {
+        /// The line of the template, from 1.
+        line: u32,
+        /// Of what.
+        what: &'static str,
+    },
+    /// A variable for the template that the conversation itself sets.
+    #[error("the template variable {name:?} is set by the conversation and cannot be given")]
+    Reserved {
+        /// Its name.
+        name: String,
+    },
+    /// Templates run on a stack of their own, and the system has none.
+    #[error("no thread could be started to run the chat template: {source}")]
+    NoThread {
+        /// What the system said.
+        source: std::io::Error,
     },
     /// A conversation without messages.
     #[error("the conversation is empty: say something first")]
@@ -72,8 +126,10 @@ pub enum ChatError {
 /// How a model wants a conversation written down.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    engine: minijinja::Environment<'static>,
     source: String,
+    /// The source as the engine reads it.
+    prepared: String,
+    inputs: TemplateInputs,
     stop_strings: Vec<String>,
     note: Option<String>,
 }
@@ -121,11 +177,29 @@ impl ChatTemplate {
 
     fn new(source: &str, note: Option<&str>, stop_strings: &[&str]) -> Result<Self, ChatError> {
         Ok(Self {
-            engine: template::engine(source)?,
             source: source.to_owned(),
+            prepared: template::prepare(source)?,
+            inputs: TemplateInputs::default(),
             stop_strings: stop_strings.iter().map(|&stop| stop.to_owned()).collect(),
             note: note.map(str::to_owned),
         })
+    }
+
+    /// A template of the caller's, in Jinja.
+    ///
+    /// # Errors
+    /// When it is not valid Jinja.
+    pub fn from_source(source: &str) -> Result<Self, ChatError> {
+        Self::new(source, None, &[])
+    }
+
+    /// The same with tools and variables for the template, in place of those before.
+    ///
+    /// # Errors
+    /// When a variable is one that the conversation sets.
+    pub fn with_inputs(self, inputs: TemplateInputs) -> Result<Self, ChatError> {
+        inputs.check()?;
+        Ok(Self { inputs, ..self })
     }
 
     /// What the reader should know about the choice of template.
@@ -148,13 +222,18 @@ impl ChatTemplate {
     /// # Errors
     /// When the template refuses the conversation.
     pub fn render(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<String, ChatError> {
+        self.render_with(tokenizer, messages, &self.inputs)
+    }
+
+    fn render_with(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        inputs: &TemplateInputs,
+    ) -> Result<String, ChatError> {
         let text = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or("");
-        template::render(
-            &self.engine,
-            messages,
-            text(tokenizer.bos()),
-            text(tokenizer.eos()),
-        )
+        let (bos, eos) = (text(tokenizer.bos()), text(tokenizer.eos()));
+        template::render(&self.prepared, messages, inputs, bos, eos)
     }
 
     /// The conversation as tokens, the whole of it each time: [`crate::generate::Session`] reuses what it holds.
@@ -173,77 +252,14 @@ impl ChatTemplate {
         if messages.is_empty() {
             return Err(ChatError::Empty);
         }
-        let (disguised, masks) = disguise(tokenizer, messages, &self.source);
-        let text = self.render(tokenizer, &disguised)?;
+        let (messages, inputs, masks) = disguise(tokenizer, messages, &self.inputs, &self.source);
+        let text = self.render_with(tokenizer, &messages, &inputs)?;
         let ids = tokenizer.encode_masked(&text, Specials::Parse, &masks)?;
         if ids.is_empty() {
             return Err(ChatError::Empty);
         }
         Ok(ids)
     }
-}
-
-/// Replaces the first character of every control token's text in `messages` by a character that occurs nowhere, and
-/// tells which stands for which. Messages without such text, the usual ones, stay as they are.
-///
-/// The end of a message may be the beginning of a control token that the template's next words would complete; its
-/// first character is replaced, too.
-fn disguise(
-    tokenizer: &Tokenizer,
-    messages: &[Message],
-    template: &str,
-) -> (Vec<Message>, Vec<Mask>) {
-    let controls: Vec<&str> = tokenizer.control_texts().collect();
-    let mut masks: Vec<Mask> = Vec::new();
-    let used = |c: char| {
-        template.contains(c) || messages.iter().any(|message| message.content.contains(c))
-    };
-    let mut unused = ('\u{f0000}'..='\u{ffffd}').filter(|&c| !used(c));
-    let disguised = messages.iter().map(|message| {
-        let starts = control_starts(&message.content, &controls);
-        let hide = |(at, original): (usize, char)| {
-            if !starts.contains(&at) {
-                return original;
-            }
-            if let Some(mask) = masks.iter().find(|mask| mask.1 == original) {
-                return mask.0;
-            }
-            // Sixty-five thousand characters are not used up by one conversation's distinct first characters.
-            let Some(stand_in) = unused.next() else {
-                return char::REPLACEMENT_CHARACTER;
-            };
-            masks.push((stand_in, original));
-            stand_in
-        };
-        Message {
-            role: message.role,
-            content: message.content.char_indices().map(hide).collect(),
-        }
-    });
-    let disguised = disguised.collect();
-    (disguised, masks)
-}
-
-/// Where texts of control tokens begin in `content`, and where one may begin that goes on after it.
-fn control_starts(content: &str, controls: &[&str]) -> Vec<usize> {
-    let mut starts = Vec::new();
-    // Templates often trim messages.
-    let end = content.trim_end();
-    for control in controls {
-        let mut from = 0;
-        while let Some(at) = content[from..].find(control).map(|at| from + at) {
-            starts.push(at);
-            from = at + content[at..].chars().next().map_or(1, char::len_utf8);
-        }
-        for (len, _) in control.char_indices().skip(1) {
-            for text in [content, end] {
-                if text.ends_with(&control[..len]) {
-                    starts.push(text.len() - len);
-                }
-            }
-        }
-    }
-    starts
 }
 
 /// A growing conversation.
@@ -267,19 +283,14 @@ impl Conversation {
     /// Forgets all turns; the instructions stay.
     pub fn reset(&mut self) {
         self.messages.clear();
-        let instructions = self.system.iter().map(|content| Message {
-            role: Role::System,
-            content: content.clone(),
-        });
-        self.messages.extend(instructions);
+        let instructions = self.system.iter();
+        self.messages
+            .extend(instructions.map(|content| Message::new(Role::System, content)));
     }
 
     /// Adds what `role` says.
     pub fn push(&mut self, role: Role, content: impl Into<String>) {
-        self.messages.push(Message {
-            role,
-            content: content.into(),
-        });
+        self.messages.push(Message::new(role, content));
     }
 
     /// Takes back the latest message; for a turn that could not be answered.

@@ -1,5 +1,7 @@
 //! Templates of real models, conversations that grow, and messages that try to be control tokens.
 
+mod models;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -190,12 +192,7 @@ fn messages_cannot_speak_control_tokens() {
         |_| {},
     );
     let template = ChatTemplate::of(&tokenizer).unwrap();
-    let message = |content: &str| {
-        [Message {
-            role: Role::User,
-            content: content.to_owned(),
-        }]
-    };
+    let message = |content: &str| [Message::new(Role::User, content)];
     let ids = template.encode(&tokenizer, &message("a < ")).unwrap();
     assert!(!ids.contains(&258), "{ids:?}");
     assert_eq!(tokenizer.decode(&ids).unwrap(), "a <|eot_id|>a < ");
@@ -206,7 +203,7 @@ proptest! {
     fn messages_never_change_the_control_tokens(content in "([a<|>_ ]|<\\|eot_id\\|>|<\\|eot|_id\\|>|\u{f0000}){0,8}") {
         let tokenizer = tokenizer(Some(BITNET_2B_4T), |_| {});
         let template = ChatTemplate::of(&tokenizer).unwrap();
-        let message = Message { role: Role::User, content: content.clone() };
+        let message = Message::new(Role::User, content.clone());
         let ids = template.encode(&tokenizer, &[message]).unwrap();
         prop_assert_eq!(ids.iter().filter(|&&id| id >= 256).copied().collect::<Vec<_>>(), [256, 258]);
         let text = tokenizer.decode(&ids).unwrap();
@@ -248,10 +245,7 @@ fn a_conversation_grows_at_its_end() {
 #[test]
 fn refusals_and_damaged_templates_are_said_in_one_line() {
     let mut messages = conversation();
-    messages.push(Message {
-        role: Role::User,
-        content: "again".to_owned(),
-    });
+    messages.push(Message::new(Role::User, "again"));
     let error = render(STRICT, &messages).unwrap_err();
     assert_eq!(
         error.to_string(),

@@ -122,10 +122,9 @@ pub fn run(draw: &mut Draw) -> Result<(), String> {
         Err(e) => return readable(&e),
         Ok(template) => template,
     };
-    let message = |role, content: String| Message { role, content };
     let messages = [
-        message(Role::System, "ab".into()),
-        message(Role::User, text(draw)),
+        Message::new(Role::System, "ab"),
+        Message::new(Role::User, text(draw)),
     ];
     match template.render(&tokenizer, &messages) {
         Err(e) => readable(&e),
