@@ -209,6 +209,8 @@ impl Rewrite {
                 allow(n_matches.saturating_mul(content.len()))?;
                 replace(piece, found, content)
             }
+            // The crate loses count, and panics in a later stage, where nothing is put in front.
+            RewriteKind::Prepend(stage) if stage.prepend.is_empty() => Ok(()),
             RewriteKind::Prepend(stage) => {
                 allow(piece.len().saturating_add(stage.prepend.len()))?;
                 stage.normalize(piece)

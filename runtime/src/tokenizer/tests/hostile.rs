@@ -92,6 +92,21 @@ fn a_byte_without_a_token_is_named_instead_of_dropped() {
 }
 
 #[test]
+fn nothing_put_in_front_of_a_text_is_nothing() {
+    let plain = load(&bytes_json(&[])).unwrap();
+    let stages = vec![
+        json!({"type": "NFC"}),
+        json!({"type": "Prepend", "prepend": ""}),
+    ];
+    let tokenizer = load(&with("normalizer", sequence("normalizer", stages))).unwrap();
+    for text in ["hello world", "e\u{301} \u{2581}", "a"] {
+        let want = plain.encode(&text.replace("e\u{301}", "\u{e9}"), Specials::AsText);
+        let got = tokenizer.encode(text, Specials::AsText);
+        assert_eq!(got.unwrap(), want.unwrap(), "{text}");
+    }
+}
+
+#[test]
 fn an_empty_vocabulary_says_nothing_silently() {
     let all: Vec<u8> = (0..=255).collect();
     let mut json = bytes_json(&all);
