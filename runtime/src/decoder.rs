@@ -1,6 +1,8 @@
 //! [`Decoder`]: what generation, chat and perplexity ask of a model. They know no engine, and an engine knows
 //! none of them.
 
+use crate::logits::{Logits, Wanted};
+
 /// What a decoder reports when it fails; its own type stays behind it.
 pub type DecoderError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
@@ -21,6 +23,21 @@ pub trait Decoder {
     /// As [`Self::prefill`].
     fn decode(&mut self, token: u32) -> Result<&[f32], DecoderError> {
         self.prefill(&[token])
+    }
+
+    /// Appends `tokens` and returns of the logits that follow the last one what is `wanted`, or all.
+    ///
+    /// The default computes them all; a model that can spare most of them should override it.
+    ///
+    /// # Errors
+    /// As [`Self::prefill`].
+    fn prefill_wanted(
+        &mut self,
+        tokens: &[u32],
+        wanted: &Wanted<'_>,
+    ) -> Result<Logits<'_>, DecoderError> {
+        let _ = wanted;
+        Ok(Logits::All(self.prefill(tokens)?))
     }
 
     /// Appends `tokens` and hands `each` the logits that follow `tokens[i]`, for i from `first` on, in order.

@@ -6,6 +6,7 @@
 
 use crate::decoder::{Decoder, DecoderError};
 use crate::format::Model;
+use crate::logits::{Logits, Wanted};
 use crate::network::Network;
 use crate::network::head::Head;
 use crate::network::kernels::Kernels;
@@ -187,10 +188,41 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Appends `tokens`; of the logits that follow what is `wanted`, or all.
+    fn run_wanted(
+        &mut self,
+        tokens: &[u32],
+        wanted: &Wanted<'_>,
+    ) -> Result<Logits<'_>, EngineError> {
+        let batch = self.step.max_rows();
+        let last = tokens.len() - tokens.len().min((tokens.len().max(1) - 1) % batch + 1);
+        self.check(tokens)?;
+        if last > 0 {
+            self.run(&tokens[..last], last, |_, _| ())?;
+        }
+        let tokens = &tokens[last..];
+        let append = Append {
+            sequence: &mut self.sequence,
+            tokens,
+            logits_from: tokens.len() - 1,
+        };
+        Ok(self.step.run_wanted(append, wanted)?)
+    }
+}
+
 impl Decoder for Engine {
     fn prefill(&mut self, tokens: &[u32]) -> Result<&[f32], DecoderError> {
         self.run(tokens, tokens.len().saturating_sub(1), |_, _| ())?;
         Ok(self.step.last_logits())
+    }
+
+    fn prefill_wanted(
+        &mut self,
+        tokens: &[u32],
+        wanted: &Wanted<'_>,
+    ) -> Result<Logits<'_>, DecoderError> {
+        Ok(self.run_wanted(tokens, wanted)?)
     }
 
     fn prefill_each(

@@ -280,7 +280,11 @@ impl<'a, D: Decoder + ?Sized> Session<'a, D> {
         out: &mut Output<'_>,
     ) -> Result<Finish, GenerateError> {
         let n_ctx = self.decoder.n_ctx();
-        let mut logits = self.decoder.prefill(last).map_err(GenerateError::Decoder)?;
+        // Rows of the embedding beyond the vocabulary are padding that training never touched.
+        let n_real = self.tokenizer.n_vocab().min(self.decoder.n_vocab());
+        let wanted = sampler.wanted(&run.history, n_real);
+        let first = self.decoder.prefill_wanted(last, &wanted);
+        let mut logits = first.map_err(GenerateError::Decoder)?;
         self.held.extend_from_slice(last);
         run.prefill = run.start.elapsed();
         let mut before = Instant::now();
@@ -291,9 +295,7 @@ impl<'a, D: Decoder + ?Sized> Session<'a, D> {
             if run.n_chosen() == params.max_tokens {
                 return Ok(Finish::Length);
             }
-            // Rows of the embedding beyond the vocabulary are padding that training never touched.
-            let n_real = self.tokenizer.n_vocab().min(logits.len());
-            let token = sampler.sample(&logits[..n_real], &run.history)?;
+            let token = sampler.choose(logits, n_real, &run.history)?;
             if self.tokenizer.is_stop(token) && !params.ignore_stops {
                 return Ok(Finish::Stop);
             }
@@ -312,7 +314,9 @@ impl<'a, D: Decoder + ?Sized> Session<'a, D> {
             if self.held.len() == n_ctx {
                 return Ok(Finish::ContextFull);
             }
-            logits = self.decoder.decode(token).map_err(GenerateError::Decoder)?;
+            let wanted = sampler.wanted(&run.history, n_real);
+            let next = self.decoder.prefill_wanted(&[token], &wanted);
+            logits = next.map_err(GenerateError::Decoder)?;
             self.held.push(token);
         }
     }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::format::ternary::{Packing, RowOrder, TernarySource};
 use crate::format::{Model, TokenizerSource};
 use crate::graph::TensorId;
+use crate::network::head::HeadForm;
 
 /// Everything `inspect` shows; serialises to its JSON.
 #[derive(Clone, Debug, Serialize)]
@@ -21,6 +22,8 @@ pub struct Inspection {
     pub name: String,
     /// Configuration, by name.
     pub config: BTreeMap<&'static str, Value>,
+    /// How the head finds the likeliest tokens unless another form is asked for.
+    pub head_form: HeadForm,
     /// Bytes by purpose, largest first.
     pub uses: Vec<Use>,
     /// All weights of all tensors.
@@ -178,6 +181,7 @@ pub fn inspect(model: &Model) -> Inspection {
         format: model.format().to_string(),
         name: c.name.clone(),
         config: config(model),
+        head_form: HeadForm::suiting(&model.head()),
         uses,
         n_parameters,
         file_bytes,
@@ -277,6 +281,11 @@ impl fmt::Display for Inspection {
                 value => writeln!(f, "{key:<14} {value}")?,
             }
         }
+        writeln!(
+            f,
+            "head           {} (unless --head asks for another form)",
+            self.head_form
+        )?;
         writeln!(f, "parameters     {:.3} G", self.n_parameters as f64 / 1e9)?;
         self.notes
             .iter()

@@ -78,6 +78,7 @@ pub mod generate;
 pub mod graph;
 pub mod inspect;
 pub mod lanes;
+pub mod logits;
 pub mod memory;
 pub mod network;
 pub mod new_file;

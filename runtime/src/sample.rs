@@ -3,6 +3,7 @@
 //! Order: repeat penalty → top-k → top-p → min-p → temperature → draw. Same seed, same build, same output. Nothing is
 //! allocated after construction.
 
+use crate::logits::{Candidate, Logits, Top, Wanted};
 use std::cmp::Ordering;
 use std::hash::{BuildHasher, Hasher};
 
@@ -79,18 +80,9 @@ pub enum SampleError {
     NothingPossible,
 }
 
-/// A token and its logit.
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    logit: f32,
-    id: u32,
-}
-
-impl Candidate {
-    /// Likeliest first; of equals the lowest id, so that the order is total and the same everywhere.
-    fn order(a: &Self, b: &Self) -> Ordering {
-        b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
-    }
+/// Likeliest first; of equals the lowest id, so that the order is total and the same everywhere.
+fn order(a: &Candidate, b: &Candidate) -> Ordering {
+    b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
 }
 
 /// Chooses tokens; holds the state of its random numbers.
@@ -164,25 +156,72 @@ impl Sampler {
         self.seed
     }
 
+    fn is_greedy(&self) -> bool {
+        self.params.temperature <= 0.0
+    }
+
+    fn penalises(&self) -> bool {
+        self.params.repeat_penalty != 1.0 && self.params.repeat_last_n > 0
+    }
+
+    /// What [`Self::choose`] needs of the logits that follow `history`, of the first `n_vocab` tokens.
+    pub fn wanted(&mut self, history: &[u32], n_vocab: usize) -> Wanted<'_> {
+        let k = if self.is_greedy() {
+            1
+        } else {
+            self.params.top_k
+        };
+        if k == 0 || k >= n_vocab {
+            return Wanted::All;
+        }
+        self.recent.clear();
+        if self.penalises() {
+            self.note_recent(history);
+        }
+        Wanted::Top(Top {
+            // A penalty may push as many out of the likeliest as it touches, or up into them.
+            k: k + self.recent.len(),
+            among: n_vocab,
+            also: &self.recent,
+        })
+    }
+
+    /// Chooses the token that follows `history`, the prompt and everything since, among the first `n_vocab`.
+    ///
+    /// `logits` are what [`Self::wanted`] asked for, or all: the choice is the same.
+    ///
+    /// # Errors
+    /// When a logit is NaN or +∞, or all are −∞.
+    pub fn choose(
+        &mut self,
+        logits: Logits<'_>,
+        n_vocab: usize,
+        history: &[u32],
+    ) -> Result<u32, SampleError> {
+        match logits {
+            Logits::All(logits) => self.sample(&logits[..n_vocab.min(logits.len())], history),
+            Logits::Some(given) => self.sample_some(given, history),
+        }
+    }
+
     /// Chooses the token that follows `history`, the prompt and everything since.
     ///
     /// # Errors
     /// When a logit is NaN or +∞, or all are −∞.
     pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> Result<u32, SampleError> {
-        let best = first_max(logits)?;
-        let penalise = self.params.repeat_penalty != 1.0 && self.params.repeat_last_n > 0;
-        if !penalise && self.params.temperature <= 0.0 {
+        let best = first_max(by_id(logits))?;
+        if !self.penalises() && self.is_greedy() {
             return Ok(best);
         }
         let mut penalised = std::mem::take(&mut self.penalised);
-        let logits = if penalise {
+        let logits = if self.penalises() {
             self.penalise(logits, history, &mut penalised);
             &penalised
         } else {
             logits
         };
-        let chosen = if self.params.temperature <= 0.0 {
-            first_max(logits)
+        let chosen = if self.is_greedy() {
+            first_max(by_id(logits))
         } else {
             self.keep(logits);
             self.draw()
@@ -191,41 +230,66 @@ impl Sampler {
         chosen
     }
 
-    fn penalise(&mut self, logits: &[f32], history: &[u32], penalised: &mut Vec<f32>) {
-        penalised.clear();
-        penalised.extend_from_slice(logits);
+    /// [`Self::sample`] from the likeliest and the penalised tokens alone, in rising order of ids.
+    fn sample_some(&mut self, given: &[Candidate], history: &[u32]) -> Result<u32, SampleError> {
+        first_max(given.iter().copied())?;
+        self.recent.clear();
+        if self.penalises() {
+            self.note_recent(history);
+        }
+        let (recent, penalty) = (&self.recent, self.params.repeat_penalty);
+        let penalised = given.iter().map(|c| match recent.binary_search(&c.id) {
+            Ok(_) => Candidate {
+                logit: penalised(c.logit, penalty),
+                id: c.id,
+            },
+            Err(_) => *c,
+        });
+        if self.params.temperature <= 0.0 {
+            return first_max(penalised);
+        }
+        self.candidates.clear();
+        self.candidates.extend(penalised);
+        self.cut();
+        self.draw()
+    }
+
+    /// The distinct tokens among the last of `history`, in rising order.
+    fn note_recent(&mut self, history: &[u32]) {
         let first = history.len().saturating_sub(self.params.repeat_last_n);
         self.recent.clear();
         self.recent.extend_from_slice(&history[first..]);
         self.recent.sort_unstable();
         self.recent.dedup();
+    }
+
+    fn penalise(&mut self, logits: &[f32], history: &[u32], out: &mut Vec<f32>) {
+        out.clear();
+        out.extend_from_slice(logits);
+        self.note_recent(history);
         for &id in &self.recent {
-            if let Some(logit) = penalised.get_mut(id as usize) {
-                let penalty = self.params.repeat_penalty;
-                *logit = if *logit > 0.0 {
-                    *logit / penalty
-                } else {
-                    *logit * penalty
-                };
+            if let Some(logit) = out.get_mut(id as usize) {
+                *logit = penalised(*logit, self.params.repeat_penalty);
             }
         }
     }
 
-    /// Leaves in `candidates` what top-k, top-p and min-p keep, likeliest first.
+    /// Leaves in `candidates` what top-k, top-p and min-p keep of all tokens.
     fn keep(&mut self, logits: &[f32]) {
+        self.candidates.clear();
+        self.candidates.extend(by_id(logits));
+        self.cut();
+    }
+
+    /// Leaves in `candidates` what top-k, top-p and min-p keep of them, likeliest first.
+    fn cut(&mut self) {
         let kept = &mut self.candidates;
-        kept.clear();
-        kept.extend(
-            (0u32..)
-                .zip(logits)
-                .map(|(id, &logit)| Candidate { logit, id }),
-        );
         let top_k = self.params.top_k;
         if top_k > 0 && top_k < kept.len() {
-            kept.select_nth_unstable_by(top_k - 1, Candidate::order);
+            kept.select_nth_unstable_by(top_k - 1, order);
             kept.truncate(top_k);
         }
-        kept.sort_unstable_by(Candidate::order);
+        kept.sort_unstable_by(order);
         let max = kept[0].logit;
         if self.params.top_p < 1.0 {
             let probability = |c: &Candidate| f64::from(c.logit - max).exp();
@@ -266,15 +330,34 @@ impl Sampler {
     }
 }
 
+/// All tokens with their logits.
+fn by_id(logits: &[f32]) -> impl Iterator<Item = Candidate> {
+    (0u32..)
+        .zip(logits)
+        .map(|(id, &logit)| Candidate { logit, id })
+}
+
+/// A recent token's logit.
+fn penalised(logit: f32, penalty: f32) -> f32 {
+    if logit > 0.0 {
+        logit / penalty
+    } else {
+        logit * penalty
+    }
+}
+
 /// The first of the largest logits.
-fn first_max(logits: &[f32]) -> Result<u32, SampleError> {
+fn first_max(candidates: impl Iterator<Item = Candidate>) -> Result<u32, SampleError> {
     let mut best = (f32::NEG_INFINITY, None);
-    for (id, &value) in logits.iter().enumerate() {
-        if value.is_nan() || value == f32::INFINITY {
-            return Err(SampleError::Logit { id, value });
+    for Candidate { logit, id } in candidates {
+        if logit.is_nan() || logit == f32::INFINITY {
+            return Err(SampleError::Logit {
+                id: id as usize,
+                value: logit,
+            });
         }
-        if value > best.0 {
-            best = (value, u32::try_from(id).ok());
+        if logit > best.0 {
+            best = (logit, Some(id));
         }
     }
     best.1.ok_or(SampleError::NothingPossible)

@@ -4,6 +4,7 @@ use crate::demo;
 use crate::engine::{Engine, EngineError, EngineOptions};
 use crate::format::Model;
 use crate::format::{self, LoadError, OpenOptions};
+use crate::network::head::HeadForm;
 use crate::network::kernels::Kernels;
 use crate::pool::{Pool, PoolError};
 use crate::profile::{self, Found};
@@ -31,6 +32,8 @@ pub struct Setup {
     pub kernel: Option<KernelSpec>,
     /// What kernels may use of the CPU; all that it announces, where absent. See [`crate::proven`].
     pub features: Option<Features>,
+    /// How the LM head finds the likeliest tokens; as suits its table where absent.
+    pub head: Option<HeadForm>,
     /// Positions and batches.
     pub engine: EngineOptions,
 }
@@ -107,7 +110,8 @@ impl Setup {
         let mut kernels = match &self.kernel {
             Some(spec) => Kernels::forced(cpu, spec.clone()),
             None => Kernels::new(cpu, found.profile.clone()),
-        };
+        }
+        .with_head(self.head);
         let engine = Engine::new(Arc::new(model), pool, &mut kernels, &self.engine)?;
         Ok(Ready {
             engine,

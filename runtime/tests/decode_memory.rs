@@ -10,6 +10,8 @@ use bitnet_runtime::decoder::Decoder;
 use bitnet_runtime::demo;
 use bitnet_runtime::engine::{Engine, EngineOptions};
 use bitnet_runtime::format::OpenOptions;
+use bitnet_runtime::logits::{Logits, Top, Wanted};
+use bitnet_runtime::network::head::HeadForm;
 use bitnet_runtime::network::kernels::Kernels;
 use bitnet_runtime::pool::Pool;
 use bitnet_runtime::profile::Profile;
@@ -36,22 +38,36 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Allocations of `tokens` single tokens.
+/// Allocations of `tokens` single tokens, whose likeliest successors are asked for.
 fn of_decoding(engine: &mut Engine, tokens: usize) -> usize {
     let before = COUNT.load(Ordering::Relaxed);
+    let wanted = Wanted::Top(Top {
+        k: 5,
+        among: 500,
+        also: &[3, 77],
+    });
     for i in 0..tokens {
-        let logits = engine.decode((i * 37 % 500) as u32).expect("room");
-        assert!(logits.len() > 500);
+        let token = (i * 37 % 500) as u32;
+        match engine.prefill_wanted(&[token], &wanted).expect("room") {
+            Logits::All(logits) => assert!(logits.len() > 500),
+            Logits::Some(some) => assert!(some.len() >= 5),
+        }
     }
     COUNT.load(Ordering::Relaxed) - before
 }
 
 #[test]
 fn decoding_allocates_nothing_after_the_first_token() {
-    for threads in [1, 2] {
+    for (threads, head) in [
+        (1, HeadForm::Exact),
+        (2, HeadForm::Exact),
+        (1, HeadForm::I8),
+        (2, HeadForm::I4),
+    ] {
         let model = Arc::new(demo::open(&OpenOptions::default()).expect("it opens"));
         let pool = Arc::new(Pool::new(threads).expect("threads"));
-        let mut kernels = Kernels::new(Features::detect(), Profile::default());
+        let kernels = Kernels::new(Features::detect(), Profile::default());
+        let mut kernels = kernels.with_head(Some(head));
         let options = EngineOptions::default();
         let mut engine = Engine::new(model, pool, &mut kernels, &options).expect("it loads");
         engine.prefill(&[1, 2, 3, 4, 5]).expect("room");

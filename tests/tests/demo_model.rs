@@ -5,6 +5,7 @@ use bitnet_codegen::{Features, Isa, KernelSpec, space};
 use bitnet_runtime::chat::{ChatTemplate, Conversation, Role};
 use bitnet_runtime::decoder::Decoder;
 use bitnet_runtime::generate::{Finish, GenerateParams, Generated, Session};
+use bitnet_runtime::network::head::HeadForm;
 use bitnet_runtime::perplexity::{PerplexityParams, perplexity};
 use bitnet_runtime::sample::{Sampler, SamplerParams};
 use bitnet_runtime::setup::{Ready, Setup};
@@ -319,4 +320,29 @@ fn the_model_is_small_and_used_in_place() {
     );
     assert!(bytes.len() <= 4 << 20, "{} bytes", bytes.len());
     assert_eq!(bytes.as_ptr() as usize % 64, 0, "aligned as a mapped file");
+}
+
+/// Whatever finds the likeliest tokens, greedy and drawn texts are the same.
+#[test]
+fn head_forms_choose_the_same_text() {
+    let mut texts = Vec::new();
+    for head in [HeadForm::Exact, HeadForm::I8, HeadForm::I4] {
+        let setup = Setup {
+            head: Some(head),
+            ..Setup::default()
+        };
+        let (tokenizer, mut ready) = load(&setup);
+        assert_eq!(ready.engine.head().form(), head);
+        let few = SamplerParams {
+            top_k: 8,
+            repeat_penalty: 1.2,
+            repeat_last_n: 10,
+            ..warm(11)
+        };
+        let both = [SamplerParams::greedy(), few]
+            .map(|params| generate(&tokenizer, &mut ready, "Once upon a time", 60, params).ids);
+        texts.push(both);
+    }
+    assert!(texts[0].iter().all(|ids| ids.len() > 10));
+    assert!(texts[1..].iter().all(|t| *t == texts[0]), "{texts:?}");
 }

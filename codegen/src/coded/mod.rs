@@ -17,6 +17,7 @@
 
 mod kernel;
 mod packing;
+mod plan;
 mod planes;
 mod program;
 
@@ -25,8 +26,8 @@ mod tests;
 
 pub use kernel::CodedKernel;
 pub use packing::Packing;
+pub use plan::{CodedPlan, FAMILY, axes, default_spec, plan};
 pub use planes::{PLANE_MAX, Planes};
-pub use program::{CodedPlan, FAMILY, axes, default_spec, plan};
 
 /// How the rows of a table are coded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

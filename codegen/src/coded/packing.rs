@@ -106,30 +106,24 @@ impl Packing {
         let mut put = |i: usize, bytes: [u8; 4]| {
             step[i * word + at..][..4].copy_from_slice(&bytes);
         };
-        let of = |f: &dyn Fn(usize) -> u8| [f(0), f(1), f(2), f(3)];
         match self.form.bits {
-            8 => put(0, of(&|j| c[j])),
-            4 => put(0, of(&|j| c[j] | c[4 + j] << 4)),
+            8 => put(0, [c[0], c[1], c[2], c[3]]),
+            4 => put(0, std::array::from_fn(|j| c[j] | c[4 + j] << 4)),
             6 => {
-                put(0, of(&|j| c[j] | (c[12 + j] & 0x30) << 2));
-                put(1, of(&|j| c[4 + j] | (c[12 + j] & 0x0C) << 4));
-                put(2, of(&|j| c[8 + j] | c[12 + j] << 6));
+                put(0, std::array::from_fn(|j| c[j] | (c[12 + j] & 0x30) << 2));
+                put(
+                    1,
+                    std::array::from_fn(|j| c[4 + j] | (c[12 + j] & 0x0C) << 4),
+                );
+                put(2, std::array::from_fn(|j| c[8 + j] | c[12 + j] << 6));
             }
             5 => {
                 for i in 0..4 {
-                    put(
-                        i,
-                        of(&|j| c[4 * i + j] & 15 | (c[16 + 4 * i + j] & 15) << 4),
-                    );
+                    let nibbles = |j: usize| c[4 * i + j] & 15 | c[16 + 4 * i + j] << 4;
+                    put(i, std::array::from_fn(nibbles));
                 }
-                put(
-                    4,
-                    of(&|j| {
-                        (0..8)
-                            .map(|g| (c[4 * g + j] >> 4) << g)
-                            .fold(0, |a, b| a | b)
-                    }),
-                );
+                let fifths = |j: usize| (0..8).fold(0, |byte, g| byte | (c[4 * g + j] >> 4) << g);
+                put(4, std::array::from_fn(fifths));
             }
             bits => unreachable!("{bits} bits"),
         }

@@ -7,6 +7,7 @@ use bitnet_runtime::engine::EngineOptions;
 use bitnet_runtime::format::ternary::TileConfig;
 use bitnet_runtime::format::{I2sBlock, OpenOptions};
 use bitnet_runtime::graph::Acts;
+use bitnet_runtime::network::head::HeadForm;
 use bitnet_runtime::sample::SamplerParams;
 use bitnet_runtime::setup::Setup;
 use clap::Args;
@@ -54,6 +55,10 @@ pub struct RunArgs {
     /// One kernel for everything, as `bitnet-tune list` names them.
     #[arg(long, value_name = "SPEC", value_parser = kernel_spec)]
     pub(crate) kernel: Option<KernelSpec>,
+    /// How the likeliest tokens are worked out; all choose the same: auto (as suits the model's table), exact (f32, as
+    /// `logits`, `perplexity` and sampling without --top-k always do), native (its own integer codes), i8, i4 (copies).
+    #[arg(long, value_name = "FORM", default_value = "auto", value_parser = head_form)]
+    pub(crate) head: HeadChoice,
     /// Tokens of context (the model's own length, at most 4096, unless given).
     #[arg(long, value_parser = positive)]
     pub(crate) ctx: Option<usize>,
@@ -134,6 +139,7 @@ impl ModelArgs {
             threads: run.threads,
             profile: run.profile.clone(),
             kernel: run.kernel.clone(),
+            head: run.head.0,
             engine: EngineOptions {
                 n_ctx: run.ctx,
                 batch: run.batch,
@@ -171,6 +177,23 @@ pub(crate) fn positive(text: &str) -> Result<usize, String> {
         .ok()
         .filter(|&n| n > 0)
         .ok_or_else(|| "expected a number above 0".into())
+}
+
+/// A form of the LM head; none is `auto`.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadChoice(pub Option<HeadForm>);
+
+/// A form of the LM head, or `auto`.
+///
+/// # Errors
+/// What was expected.
+pub fn head_form(text: &str) -> Result<HeadChoice, String> {
+    if text == "auto" {
+        return Ok(HeadChoice(None));
+    }
+    let form = text.parse::<HeadForm>();
+    form.map(|f| HeadChoice(Some(f)))
+        .map_err(|_| "expected auto, exact, native, i8 or i4".into())
 }
 
 /// A kernel's name.

@@ -4,8 +4,9 @@ use crate::args::positive;
 use crate::convert::written;
 use crate::terminal::Terminal;
 use anyhow::Result;
-use bitnet_runtime::synth::{self, SHAPES, Shape};
-use clap::Args;
+use bitnet_runtime::format::float::FloatType;
+use bitnet_runtime::synth::{self, SHAPES, Shape, TableOptions};
+use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
 /// What to make up.
@@ -20,9 +21,33 @@ pub struct Options {
     /// Only the first layers of it.
     #[arg(long, value_parser = positive)]
     layers: Option<usize>,
+    /// How embedding and head are stored.
+    #[arg(long, value_enum, default_value_t = Table::F16)]
+    table: Table,
+    /// Logits that stand out as a trained model's do, instead of flat ones, the worst case for --head i4.
+    #[arg(long)]
+    peaked: bool,
     /// The file to write.
     #[arg(short, long)]
     out: PathBuf,
+}
+
+/// Types of embedding and head.
+#[derive(Clone, Copy, ValueEnum)]
+enum Table {
+    F16,
+    /// Rows must be a multiple of 256 wide.
+    #[value(name = "q6_k")]
+    Q6K,
+}
+
+impl Table {
+    fn dtype(self) -> FloatType {
+        match self {
+            Self::F16 => FloatType::F16,
+            Self::Q6K => FloatType::Q6K,
+        }
+    }
 }
 
 /// Writes a synthetic model. Nothing is kept of one that a signal cuts short, so nothing looks for one.
@@ -37,6 +62,10 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
         shape,
         options.seed,
         options.layers,
+        TableOptions {
+            dtype: options.table.dtype(),
+            peaked: options.peaked,
+        },
         &mut |done, total| {
             bar.set_length(total);
             bar.set_position(done);

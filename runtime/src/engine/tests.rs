@@ -4,6 +4,8 @@ use super::*;
 use crate::demo;
 use crate::format::{self, OpenOptions};
 use crate::graph::{Projection, TensorId};
+use crate::logits::{Logits, Top, Wanted};
+use crate::network::head::HeadForm;
 use crate::network::kernels::default_spec;
 use crate::profile::Profile;
 use bitnet_codegen::backend;
@@ -367,4 +369,62 @@ fn bytes_per_token_count_weights_head_and_cache() {
         engine.macs_per_token(),
         (c.n_layers * ternary + c.vocab * c.hidden) as u64
     );
+}
+
+#[test]
+fn every_head_form_gives_the_likeliest_with_exact_logits() {
+    let mut screened = 0;
+    for name in ["tiny_b158.gguf", "tiny_llama.gguf"] {
+        let model = open(name);
+        for form in HeadForm::ALL {
+            let kernels = Kernels::new(Features::detect(), Profile::default());
+            let mut kernels = kernels.with_head(Some(form));
+            let pool = Arc::new(Pool::new(2).expect("threads"));
+            let options = EngineOptions {
+                batch: Some(3),
+                ..EngineOptions::default()
+            };
+            let made = Engine::new(Arc::clone(&model), pool, &mut kernels, &options);
+            let mut engine = match made {
+                Ok(engine) => engine,
+                Err(EngineError::Build(BuildError::Head(why))) => {
+                    println!("{name}: {why}");
+                    continue;
+                }
+                Err(other) => panic!("{other}"),
+            };
+            let tokens: Vec<u32> = (1..24).map(|i| i * 11 % 250).collect();
+            for tokens in tokens.chunks(7) {
+                let held = engine.position();
+                let all = engine.prefill(tokens).expect("room").to_vec();
+                engine.truncate(held);
+                let also = [5, 200];
+                let top = Top {
+                    k: 4,
+                    among: all.len(),
+                    also: &also,
+                };
+                match engine
+                    .prefill_wanted(tokens, &Wanted::Top(top))
+                    .expect("room")
+                {
+                    Logits::All(logits) => assert_eq!(logits, all, "{name} {form}"),
+                    Logits::Some(some) => {
+                        screened += 1;
+                        let same = some
+                            .iter()
+                            .all(|c| c.logit.to_bits() == all[c.id as usize].to_bits());
+                        assert!(same, "{name} {form}");
+                        let has = |id: u32| some.iter().any(|c| c.id == id);
+                        assert!(
+                            also.iter().all(|&id| has(id)) && has(greedy(&all)),
+                            "{name} {form}"
+                        );
+                    }
+                }
+                assert_eq!(engine.position(), held + tokens.len());
+            }
+        }
+    }
+    println!("{screened} answers of likeliest tokens alone");
 }

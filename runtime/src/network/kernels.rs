@@ -6,6 +6,7 @@
 //!
 //! Where the system refuses memory for code, kernels are interpreted, and [`Kernels::into_no_code`] says why.
 
+use crate::network::head::HeadForm;
 use crate::network::linear::{BUCKETS, ByBucket};
 use crate::profile::{M_BUCKETS, Match, Profile};
 use bitnet_codegen::kernel::MemoryError;
@@ -68,6 +69,7 @@ pub struct Kernels {
     cpu: Features,
     profile: Profile,
     forced: Option<KernelSpec>,
+    head: Option<HeadForm>,
     set: KernelSet,
     no_code: Option<MemoryError>,
     /// `None` where a spec cannot be built.
@@ -82,6 +84,7 @@ impl Kernels {
             cpu,
             profile,
             forced: None,
+            head: None,
             set: KernelSet::new(cpu),
             no_code: None,
             built: HashMap::new(),
@@ -95,6 +98,22 @@ impl Kernels {
             forced: Some(spec),
             ..Self::new(cpu, Profile::default())
         }
+    }
+
+    /// Uses `form` for the LM head; without, what suits its table.
+    pub fn with_head(mut self, form: Option<HeadForm>) -> Self {
+        self.head = form;
+        self
+    }
+
+    /// The form of the LM head that was asked for.
+    pub fn head(&self) -> Option<HeadForm> {
+        self.head
+    }
+
+    /// The features that kernels may use.
+    pub fn cpu(&self) -> Features {
+        self.cpu
     }
 
     /// The kernels of an N×K layer for every bucket of token counts.

@@ -19,7 +19,7 @@ use bitnet_codegen::KernelSpec;
 use block::Block;
 use digest::ModelDigest;
 use float::FloatRows;
-use head::Head;
+use head::{Head, HeadForm};
 use kernels::{Kernels, Origin};
 use linear::Linear;
 use product::Projections;
@@ -58,11 +58,17 @@ impl Network {
         let ternary_head = ternary_head
             .map(|matrix| Projections::head(pool, matrix, kernels, config.acts))
             .transpose()?;
+        // A table that a ternary head stands in for is not worth a copy of its own.
+        let form = match ternary_head {
+            Some(_) => Some(HeadForm::Exact),
+            None => kernels.head(),
+        };
+        let head = Head::new(pool, kernels.cpu(), &model, form)?;
         Ok(Self {
             rope: RopeTable::new(&config.rope, config.head_dim),
             blocks,
             output_norm: model.norm(Norm::Output)?,
-            head: Head::new(pool, &model),
+            head,
             ternary_head,
             used: kernels.used().clone(),
             digest: OnceLock::new(),

@@ -1,6 +1,7 @@
 //! [`Projections`]: the ternary products that share an input, and what they need to run.
 
 use super::float::FloatRows;
+use super::head::HeadError;
 use super::kernels::{ForcedError, Kernels};
 use super::linear::{Linear, Workspace};
 use crate::format::{LoadError, Model};
@@ -33,6 +34,9 @@ pub enum BuildError {
     /// The kernel that was asked for.
     #[error(transparent)]
     Kernel(#[from] ForcedError),
+    /// The form of the LM head that was asked for.
+    #[error(transparent)]
+    Head(#[from] HeadError),
 }
 
 impl From<TritError> for BuildError {

@@ -165,6 +165,50 @@ proptest! {
         }
     }
 
+    /// What a head gives that computes the likeliest alone is enough, whatever the parameters.
+    #[test]
+    fn the_wanted_logits_choose_as_all_do(
+        logits in logits(),
+        history in proptest::collection::vec(0u32..60, 0..20),
+        (temperature, top_k, top_p, min_p) in (0u8..3, 0usize..60, 0u8..3, 0u8..3),
+        (penalty, n, more) in (0u8..3, 0usize..20, 0usize..5),
+        seed: u64,
+    ) {
+        let params = SamplerParams {
+            temperature: f32::from(temperature) * 0.7,
+            top_k,
+            top_p: 1.0 - f32::from(top_p) * 0.4,
+            min_p: f32::from(min_p) * 0.3,
+            repeat_penalty: [1.0, 1.3, 0.8][usize::from(penalty)],
+            repeat_last_n: n,
+            seed: Some(seed),
+        };
+        let mut whole = Sampler::new(params.clone(), logits.len()).unwrap();
+        let mut sparing = Sampler::new(params, logits.len()).unwrap();
+        for _ in 0..3 {
+            let given: Option<Vec<Candidate>> = match sparing.wanted(&history, logits.len()) {
+                Wanted::All => None,
+                Wanted::Top(top) => {
+                    let mut order: Vec<Candidate> = by_id(&logits).collect();
+                    order.sort_by(super::order);
+                    let kth = order[top.k.min(order.len()) - 1].logit;
+                    let kept = |(i, c): &(usize, Candidate)| {
+                        c.logit >= kth || top.also.contains(&c.id) || *i < top.k + more
+                    };
+                    let kept = order.into_iter().enumerate().filter(kept);
+                    let mut given: Vec<Candidate> = kept.map(|(_, c)| c).collect();
+                    given.sort_by_key(|c| c.id);
+                    Some(given)
+                }
+            };
+            let given = given.as_deref().map_or(Logits::All(&logits), Logits::Some);
+            prop_assert_eq!(
+                sparing.choose(given, logits.len(), &history),
+                whole.sample(&logits, &history)
+            );
+        }
+    }
+
     #[test]
     fn repeated_tokens_lose(
         logits in logits(),
@@ -182,7 +226,7 @@ proptest! {
             })
             .collect();
         let mut sampler = Sampler::new(params, logits.len()).unwrap();
-        prop_assert_eq!(sampler.sample(&logits, &history).unwrap(), first_max(&expected).unwrap());
+        prop_assert_eq!(sampler.sample(&logits, &history).unwrap(), first_max(by_id(&expected)).unwrap());
     }
 }
 

@@ -9,8 +9,10 @@ mod attention;
 mod rows;
 
 use crate::lanes;
+use crate::logits::{Logits, Wanted};
 use crate::network::Network;
 use crate::network::block::gated;
+use crate::network::head::HeadWork;
 use crate::network::product::{ProjectionScratch, Projections, Tap};
 use crate::pool::{Chunks, Pool, SliceList};
 use crate::sequence::Sequence;
@@ -149,6 +151,8 @@ struct Scratch {
     last: Vec<f32>,
     /// Their logits, `[up to LOGIT_ROWS, vocab]`.
     logits: Vec<f32>,
+    /// What the LM head needs to find the likeliest tokens.
+    head: HeadWork,
 }
 
 impl Scratch {
@@ -178,6 +182,7 @@ impl Scratch {
             ),
             last: Vec::new(),
             logits: Vec::new(),
+            head: network.head().work(pool),
         }
     }
 }
@@ -244,7 +249,9 @@ impl Step {
         self.forward(appends);
         for from in (0..self.rows.wanted().len()).step_by(LOGIT_ROWS) {
             let to = self.rows.wanted().len().min(from + LOGIT_ROWS);
-            self.logits(from..to);
+            let wanted = &self.rows.wanted()[from..to];
+            normalise(&self.network, wanted, &mut self.scratch);
+            self.logits();
             let wanted = self.rows.wanted()[from..to].iter();
             for (logits, &r) in self.scratch.logits.chunks_exact(vocab).zip(wanted) {
                 let row = self.rows.all()[r];
@@ -261,6 +268,54 @@ impl Step {
             append.sequence.append(append.tokens);
         }
         Ok(())
+    }
+
+    /// Takes the tokens of one append through the network; of the logits that follow its last token what is
+    /// `wanted` comes back, or all.
+    ///
+    /// # Errors
+    /// [`StepError`]; then the sequence has taken no token.
+    pub fn run_wanted(
+        &mut self,
+        append: Append<'_>,
+        wanted: &Wanted<'_>,
+    ) -> Result<Logits<'_>, StepError> {
+        let mut appends = [append];
+        self.admit(&mut appends)?;
+        let c = self.network.config();
+        let together = attend::rows_at_once(c.n_heads / c.n_kv_heads);
+        self.rows.fill(&appends, together);
+        self.forward(&mut appends);
+        let [append] = appends;
+        let last = append.tokens.len() - 1;
+        let s = &mut self.scratch;
+        normalise(&self.network, &[last], s);
+        let screened = match wanted {
+            Wanted::All => false,
+            Wanted::Top(top) => {
+                let head = self.network.head();
+                head.top(&self.pool, &s.last, top, &mut s.head)
+            }
+        };
+        if !screened {
+            self.logits();
+        }
+        let s = &self.scratch;
+        let finite = match screened {
+            true => s.head.found().iter().all(|c| c.logit.is_finite()),
+            false => all_finite(&s.logits),
+        };
+        if !finite {
+            return Err(StepError::NotFinite {
+                append: 0,
+                position: append.sequence.position() + last,
+            });
+        }
+        append.sequence.append(append.tokens);
+        Ok(match screened {
+            true => Logits::Some(self.scratch.head.found()),
+            false => Logits::All(&self.scratch.logits),
+        })
     }
 
     /// The logits of the last token that they were wanted of, `[vocab]`.
@@ -363,20 +418,12 @@ impl Step {
         }
     }
 
-    /// Logits of the rows `wanted[which]`: the LM head on their normalised hidden states.
-    fn logits(&mut self, which: std::ops::Range<usize>) {
+    /// All logits of the hidden states in `last`: the LM head.
+    fn logits(&mut self) {
         let (network, s) = (&*self.network, &mut self.scratch);
-        let (h, vocab, eps) = (
-            network.config().hidden,
-            network.config().vocab,
-            network.config().norm_eps,
-        );
-        s.last.resize(which.len() * h, 0.0);
-        s.logits.resize(which.len() * vocab, 0.0);
-        let wanted = &self.rows.wanted()[which];
-        for (&r, out) in wanted.iter().zip(s.last.chunks_exact_mut(h)) {
-            lanes::rms_norm(&s.x[r * h..][..h], network.output_norm(), eps, out);
-        }
+        let (h, vocab) = (network.config().hidden, network.config().vocab);
+        let m = s.last.len() / h;
+        s.logits.resize(m * vocab, 0.0);
         match network.ternary_head() {
             None => network.head().forward(&self.pool, &s.last, &mut s.logits),
             Some(head) => {
@@ -384,10 +431,19 @@ impl Step {
                 let row = |r: usize, out: &mut [f32], _: &mut [f32]| {
                     out.copy_from_slice(&last[r * h..][..h]);
                 };
-                let (scratch, m) = (&mut s.projection, wanted.len());
+                let scratch = &mut s.projection;
                 head.forward(&self.pool, scratch, &mut None, m, row, &mut s.logits);
             }
         }
+    }
+}
+
+/// Normalises the hidden states of `rows` into `last`.
+fn normalise(network: &Network, rows: &[usize], s: &mut Scratch) {
+    let (h, eps) = (network.config().hidden, network.config().norm_eps);
+    s.last.resize(rows.len() * h, 0.0);
+    for (&r, out) in rows.iter().zip(s.last.chunks_exact_mut(h)) {
+        lanes::rms_norm(&s.x[r * h..][..h], network.output_norm(), eps, out);
     }
 }
 

@@ -17,11 +17,13 @@ use crate::format::{GgufWriter, WriteError, gguf_config};
 use crate::graph::{ModelConfig, Projection, Weight};
 
 mod shapes;
+mod table;
 mod words;
 
 #[cfg(test)]
 pub(crate) use shapes::shape;
 pub use shapes::{SHAPES, Shape};
+pub use table::TableOptions;
 
 /// Why a model was not written.
 #[derive(Debug, Error)]
@@ -44,6 +46,16 @@ pub enum SynthError {
         shape: &'static str,
         /// Its depth.
         max: usize,
+    },
+    /// The embedding cannot be stored as asked.
+    #[error(
+        "embedding and head as {dtype} in rows of {hidden}: expected F16, or Q6_K for a multiple of 256"
+    )]
+    Table {
+        /// What was asked for.
+        dtype: &'static str,
+        /// The shape's width.
+        hidden: usize,
     },
     /// The file could not be written.
     #[error(transparent)]
@@ -69,7 +81,7 @@ impl Shape {
     }
 }
 
-/// Writes a model. `layers` cuts the depth; `progress(done, total)` is told bytes and answers
+/// Writes a model. `layers` cuts the depth, `table` makes embedding and head; `progress(done, total)` is told bytes and answers
 /// whether to go on.
 ///
 /// # Errors
@@ -79,6 +91,7 @@ pub fn write(
     shape: &Shape,
     seed: u64,
     layers: Option<usize>,
+    table: TableOptions,
     progress: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<(), SynthError> {
     let depth = shape.config.n_layers;
@@ -90,7 +103,8 @@ pub fn write(
             max: depth,
         });
     }
-    let (writer, tensors) = header(shape, seed, n_layers);
+    table.check(shape.config.hidden)?;
+    let (writer, tensors) = header(shape, seed, n_layers, table);
     let (total, mut done) = (writer.data_bytes(), 0);
     let mut file = writer.create(path)?;
     for (i, t) in tensors.iter().enumerate() {
@@ -110,8 +124,8 @@ pub fn write(
 enum Fill {
     /// Around one.
     Norm,
-    /// Normal, with this deviation.
-    Normal(f32),
+    /// Normal (or as good as), with this deviation.
+    Table(TableOptions, f32),
     /// Trits, with this scale.
     Trits(f32),
 }
@@ -123,7 +137,12 @@ struct Tensor {
 }
 
 /// Keys and tensors of the file, cut to `n_layers`.
-fn header(shape: &Shape, seed: u64, n_layers: usize) -> (GgufWriter, Vec<Tensor>) {
+fn header(
+    shape: &Shape,
+    seed: u64,
+    n_layers: usize,
+    table: TableOptions,
+) -> (GgufWriter, Vec<Tensor>) {
     let config = ModelConfig {
         name: format!("synth {} seed {seed}", shape.name),
         n_layers,
@@ -138,7 +157,7 @@ fn header(shape: &Shape, seed: u64, n_layers: usize) -> (GgufWriter, Vec<Tensor>
         .map(|weight| Tensor {
             name: format!("{}.weight", config.architecture.gguf(weight)),
             dims: config.dims(weight),
-            fill: fill(&shape.config, weight),
+            fill: fill(&shape.config, weight, table),
         })
         .collect();
     for t in &tensors {
@@ -148,10 +167,10 @@ fn header(shape: &Shape, seed: u64, n_layers: usize) -> (GgufWriter, Vec<Tensor>
 }
 
 /// What a weight of a whole model is filled with.
-fn fill(config: &ModelConfig, weight: Weight) -> Fill {
+fn fill(config: &ModelConfig, weight: Weight, table: TableOptions) -> Fill {
     match weight {
         // Logits of a few units: rows of length about 2, against a hidden state of length √hidden.
-        Weight::Embedding | Weight::Head => Fill::Normal(2.0 / (config.hidden as f32).sqrt()),
+        Weight::Embedding | Weight::Head => Fill::Table(table, 2.0 / (config.hidden as f32).sqrt()),
         Weight::Norm(_) => Fill::Norm,
         Weight::Projection(id) => {
             let (_, k) = config.linear_shape(id.projection);
@@ -196,7 +215,7 @@ impl Tensor {
     fn type_id(&self) -> u32 {
         match self.fill {
             Fill::Norm => FloatType::F32.ggml_id(),
-            Fill::Normal(_) => FloatType::F16.ggml_id(),
+            Fill::Table(table, _) => table.dtype.ggml_id(),
             Fill::Trits(_) => TernaryType::I2S
                 .ggml_id()
                 .unwrap_or_else(|| panic!("I2_S has an id")),
@@ -207,7 +226,7 @@ impl Tensor {
         let n: usize = self.dims.iter().product();
         match self.fill {
             Fill::Norm => 4 * n,
-            Fill::Normal(_) => 2 * n,
+            Fill::Table(table, _) => table.dtype.row_bytes(n),
             Fill::Trits(_) => n / 4 + 32,
         }
     }
@@ -220,16 +239,8 @@ impl Tensor {
                 let value = |i| (48 + noise.at(i) % 33) as f32 / 64.0;
                 (0..n as u64).try_for_each(|i| sink.write_all(&value(i).to_le_bytes()))
             }
-            Fill::Normal(deviation) => {
-                let table = normal_table(deviation);
-                chunks(2 * n, sink, |i| {
-                    let x = noise.at(i);
-                    let value = |half: u32| {
-                        table[half.to_le_bytes().map(usize::from).iter().sum::<usize>()]
-                    };
-                    let [a, b] = [value(x as u32), value((x >> 32) as u32)].map(f16::to_le_bytes);
-                    [a[0], a[1], b[0], b[1]]
-                })
+            Fill::Table(table, deviation) => {
+                table.fill((self.dims[0], n / self.dims[0]), deviation, noise, sink)
             }
             Fill::Trits(scale) => {
                 chunks(n / 4, sink, |i| trits(noise.at(i)).to_le_bytes())?;
@@ -260,7 +271,7 @@ fn chunks<const B: usize>(
     sink: &mut dyn Write,
     at: impl Fn(u64) -> [u8; B],
 ) -> io::Result<()> {
-    let mut buffer = vec![0u8; CHUNK_BYTES.min(n_bytes.next_multiple_of(B))];
+    let mut buffer = vec![0u8; (CHUNK_BYTES / B * B).min(n_bytes.next_multiple_of(B))];
     let mut i = 0u64;
     let mut left = n_bytes;
     while left > 0 {
@@ -287,7 +298,15 @@ mod tests {
         let models: Vec<_> = [None, Some(1)]
             .map(|layers| {
                 let path = dir.path().join(format!("{layers:?}.gguf"));
-                write(&path, shape, 7, layers, &mut |_, _| true).unwrap();
+                write(
+                    &path,
+                    shape,
+                    7,
+                    layers,
+                    TableOptions::default(),
+                    &mut |_, _| true,
+                )
+                .unwrap();
                 open(&path, &OpenOptions::default()).unwrap()
             })
             .into();
@@ -320,7 +339,7 @@ mod tests {
         // The data is a hole in the file: reading it in would need the memory of a real model.
         let dir = tempfile::tempdir().unwrap();
         for shape in SHAPES {
-            let (writer, _) = header(shape, 1, 2);
+            let (writer, _) = header(shape, 1, 2, TableOptions::default());
             let path = dir.path().join(shape.name);
             let header = writer.header();
             std::fs::write(&path, &header).unwrap();
@@ -346,7 +365,15 @@ mod tests {
         std::fs::write(&real, "old").unwrap();
         std::os::unix::fs::symlink(&real, &link).unwrap();
         let shape = Shape::find("tiny").unwrap();
-        write(&link, shape, 1, Some(1), &mut |_, _| true).unwrap();
+        write(
+            &link,
+            shape,
+            1,
+            Some(1),
+            TableOptions::default(),
+            &mut |_, _| true,
+        )
+        .unwrap();
         assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
         assert!(open(&real, &OpenOptions::default()).is_ok());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
@@ -364,21 +391,43 @@ mod tests {
         ));
         for layers in [0, 3] {
             assert!(matches!(
-                write(&path, shape, 1, Some(layers), &mut go),
+                write(
+                    &path,
+                    shape,
+                    1,
+                    Some(layers),
+                    TableOptions::default(),
+                    &mut go
+                ),
                 Err(SynthError::Layers { .. })
             ));
         }
         assert!(matches!(
-            write(&path, shape, 1, None, &mut |_, _| false),
+            write(
+                &path,
+                shape,
+                1,
+                None,
+                TableOptions::default(),
+                &mut |_, _| false
+            ),
             Err(SynthError::Stopped)
         ));
         let nowhere = dir.path().join("no/such/folder/m.gguf");
         assert!(matches!(
-            write(&nowhere, shape, 1, None, &mut go),
+            write(&nowhere, shape, 1, None, TableOptions::default(), &mut go),
             Err(SynthError::Write(_))
         ));
         if cfg!(target_os = "linux") {
-            let e = write(Path::new("/dev/full"), shape, 1, None, &mut go).unwrap_err();
+            let e = write(
+                Path::new("/dev/full"),
+                shape,
+                1,
+                None,
+                TableOptions::default(),
+                &mut go,
+            )
+            .unwrap_err();
             assert!(e.to_string().contains("No space left"), "{e}");
             assert!(
                 !std::fs::metadata("/dev/full").unwrap().is_file(),

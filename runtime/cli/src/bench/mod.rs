@@ -6,13 +6,15 @@ mod compare;
 mod row;
 mod table;
 
-use crate::args::{ModelArgs, RunArgs, kernel_spec, positive, thread_count};
+use crate::args::{HeadChoice, ModelArgs, RunArgs, head_form, kernel_spec, positive, thread_count};
 use crate::load::Loader;
 use crate::signals;
 use crate::terminal::Terminal;
 use anyhow::{Result, bail};
 use bitnet_runtime::decoder::Decoder;
 use bitnet_runtime::engine::{Engine, EngineOptions};
+use bitnet_runtime::logits::{Logits, Wanted};
+use bitnet_runtime::sample::{Sampler, SamplerParams};
 use bitnet_runtime::setup::{Ready, default_threads};
 use clap::{Args, ValueEnum};
 use compare::Other;
@@ -59,6 +61,9 @@ struct BenchRunArgs {
     /// One kernel for everything, as `bitnet-tune list` names them.
     #[arg(long, value_name = "SPEC", value_parser = kernel_spec)]
     kernel: Option<bitnet_codegen::KernelSpec>,
+    /// How the likeliest tokens are worked out: auto, exact, native, i8 or i4.
+    #[arg(long, value_name = "FORM", default_value = "auto", value_parser = head_form)]
+    head: HeadChoice,
     /// Tokens of a prompt that go through the layers together.
     #[arg(long, value_parser = positive)]
     batch: Option<usize>,
@@ -118,6 +123,7 @@ fn ready(
         threads: Some(threads),
         profile: options.run.profile.clone(),
         kernel: options.run.kernel.clone(),
+        head: options.run.head,
         ctx: None,
         batch: options.run.batch,
     };
@@ -196,21 +202,46 @@ fn measure(
 
 /// How long a prompt takes, and how long until its first token is chosen.
 fn prefill(engine: &mut Engine, tokens: &[u32]) -> Result<(Duration, Duration)> {
+    let mut greedy = Greedy::new(engine)?;
     let start = Instant::now();
-    let logits = engine.prefill(tokens).map_err(anyhow::Error::from_boxed)?;
+    let logits = engine.prefill_wanted(tokens, &greedy.wanted());
+    let logits = logits.map_err(anyhow::Error::from_boxed)?;
     let all = start.elapsed();
-    let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-    std::hint::black_box(best);
+    greedy.choose(logits)?;
     Ok((all, start.elapsed()))
 }
 
-/// How long it takes to decode tokens one by one.
+/// How long it takes to decode tokens one by one and to choose what would follow each.
 fn decode(engine: &mut Engine, tokens: &[u32]) -> Result<Duration> {
+    let mut greedy = Greedy::new(engine)?;
     let start = Instant::now();
     for &token in tokens {
-        engine.decode(token).map_err(anyhow::Error::from_boxed)?;
+        let logits = engine.prefill_wanted(&[token], &greedy.wanted());
+        greedy.choose(logits.map_err(anyhow::Error::from_boxed)?)?;
     }
     Ok(start.elapsed())
+}
+
+/// The likeliest token, as `generate --temp 0` chooses it.
+struct Greedy {
+    sampler: Sampler,
+    n_vocab: usize,
+}
+
+impl Greedy {
+    fn new(engine: &Engine) -> Result<Self> {
+        let n_vocab = engine.n_vocab();
+        let sampler = Sampler::new(SamplerParams::greedy(), n_vocab)?;
+        Ok(Self { sampler, n_vocab })
+    }
+
+    fn wanted(&mut self) -> Wanted<'_> {
+        self.sampler.wanted(&[], self.n_vocab)
+    }
+
+    fn choose(&mut self, logits: Logits<'_>) -> Result<u32> {
+        Ok(self.sampler.choose(logits, self.n_vocab, &[])?)
+    }
 }
 
 /// Times `each` on `count` tokens behind as many as the options say, after one round that is not counted.

@@ -83,7 +83,12 @@ pub struct Row {
     pub load_s: f64,
     profile: ProfileUse,
     kernels: BTreeMap<String, String>,
+    /// How the head is stored.
     head: String,
+    /// How it finds the likeliest tokens: `native` and the like, or `exact`.
+    head_form: &'static str,
+    /// The kernel of that, where the form is not exact.
+    head_kernel: Option<String>,
     pub model: String,
     pub host: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -112,7 +117,9 @@ impl Row {
                 state: ready.found.state.map(State::name),
             },
             kernels: BTreeMap::new(),
-            head: format!("{:?}", ready.engine.head().dtype()),
+            head: ready.engine.head().dtype().name().to_owned(),
+            head_form: ready.engine.head().form().name(),
+            head_kernel: ready.engine.head().kernel().map(ToString::to_string),
             model: test.model,
             host: bitnet_runtime::profile::cpu_name(),
             compared: None,

@@ -67,6 +67,6 @@ fn a_new_entry_can_be_synthesised() {
     let path = dir.path().join("synth.gguf");
     let sizes = [256, 640, 2, 4, 2, 64, 512, 256];
     let shape = crate::synth::shape("made-up", MADE_UP, sizes, 10_000.0, true);
-    crate::synth::write(&path, &shape, 3, None, &mut |_, _| true).unwrap();
+    crate::synth::write(&path, &shape, 3, None, Default::default(), &mut |_, _| true).unwrap();
     assert_eq!(logits(&path).len(), 5 * 512);
 }

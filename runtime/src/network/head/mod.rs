@@ -1,331 +1,276 @@
-#![expect(
-    unsafe_code,
-    reason = "one loop is compiled for CPU features that were detected"
-)]
-//! [`Head`]: logits from the last hidden state, over a float table of any stored type.
+//! [`Head`]: from the last hidden state to logits, all of them or the likeliest, in one of four forms that choose the
+//! same tokens.
 //!
-//! The largest tensor of most models is read once a token, so it lies on huge pages, is split over the threads
-//! and is decoded a block at a time in the first cache. Each logit is one dot product of the decoded row in the
-//! fixed order of [`crate::lanes`], whatever the type, the threads and the number of tokens.
+//! ```text
+//! exact    every row as it is stored, by f32 dot products in a fixed order
+//! native   the stored codes of a block-quantised table as an integer product: 16-bit activations are the only error
+//! i8       an 8-bit copy with the error of each row known
+//! i4       a 4-bit copy with random rounding: half the bytes, and a bound that holds but for one time in 10¹⁸ rows
+//! ```
+//! The last three screen: each logit comes with a proven bound on its distance from the exact one ([`bound`]), and
+//! rows that can be among the likeliest within it are computed again exactly. So greedy, top-k, and min-p and top-p
+//! within top-k, choose what the exact head chooses, ties included. Whoever needs all logits gets them from the
+//! table as it is stored, whatever the form.
 
-use crate::format::Model;
+mod bound;
+mod codes;
+mod copies;
+mod exact;
+mod loops;
+mod screen;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
 use crate::format::float::FloatType;
-use crate::lanes::{LANES, dot_into, leveled, tree};
-use crate::memory::HugeBytes;
-use crate::pool::{Chunks, Columns, Pool};
+use crate::format::{FloatTensor, Model};
+use crate::logits::{Candidate, Top};
+use crate::pool::Pool;
+use bitnet_codegen::coded::Form;
+use bitnet_codegen::{Features, KernelSpec};
+use exact::Exact;
+pub(super) use exact::{CHUNK_BYTES, ROWS, TOKENS, logits_of};
+use half::f16;
+use serde::Serialize;
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
+use table::Coded;
 
-/// Elements that are decoded at a time: whole blocks of every type, and whole runs of lanes.
-const BLOCK: usize = 256;
+/// Below this a table stays in the caches: the exact form is as fast, and needs no second copy.
+const SCREEN_FROM_BYTES: usize = 4 << 20;
 
-/// Tokens that share one decoding of a row.
-pub(super) const TOKENS: usize = 8;
+/// How a head works out the likeliest tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HeadForm {
+    /// Every row as it is stored.
+    Exact,
+    /// The stored integer codes.
+    Native,
+    /// An 8-bit copy.
+    I8,
+    /// A 4-bit copy with random rounding.
+    I4,
+}
 
-/// Rows of one call into the compiled loop.
-pub(super) const ROWS: usize = 16;
+impl HeadForm {
+    /// All of them.
+    pub const ALL: [HeadForm; 4] = [Self::Exact, Self::Native, Self::I8, Self::I4];
 
-/// Tables from this size on are copied to huge pages; smaller ones are read in place.
-const COPY_FROM_BYTES: usize = 4 << 20;
+    /// What suits a table: its own codes, else 8 bits, and exact where it is small.
+    pub fn suiting(table: &FloatTensor<'_>) -> Self {
+        match codes::Native::of(table.dtype) {
+            _ if table.bytes.len() < SCREEN_FROM_BYTES => Self::Exact,
+            Some(_) => Self::Native,
+            None => Self::I8,
+        }
+    }
 
-/// Bytes of the table that one claim covers.
-pub(super) const CHUNK_BYTES: usize = 128 << 10;
+    /// The name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Native => "native",
+            Self::I8 => "i8",
+            Self::I4 => "i4",
+        }
+    }
+}
 
-enum Table {
-    /// In the model's file (or in the program).
-    InPlace(Arc<Model>),
-    Copied(HugeBytes),
+impl fmt::Display for HeadForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Text that is no [`HeadForm`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown head form {0:?}: expected exact, native, i8 or i4")]
+pub struct UnknownHeadForm(pub String);
+
+impl FromStr for HeadForm {
+    type Err = UnknownHeadForm;
+
+    fn from_str(text: &str) -> Result<Self, UnknownHeadForm> {
+        let form = Self::ALL.into_iter().find(|f| f.name() == text);
+        form.ok_or_else(|| UnknownHeadForm(text.to_owned()))
+    }
+}
+
+/// A form that was asked for and does not exist.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeadError {
+    /// The table has no integer codes that a kernel reads.
+    #[error(
+        "the head is stored as {dtype}, which has no integer codes to multiply: ask for i8, i4 or exact"
+    )]
+    NoCodes {
+        /// How it is stored.
+        dtype: &'static str,
+    },
+    /// This CPU has no kernel for the codes.
+    #[error(
+        "no kernel of this CPU multiplies the head's codes in form {form} with {hidden} columns: ask for exact"
+    )]
+    NoKernel {
+        /// The form.
+        form: HeadForm,
+        /// Columns of the table.
+        hidden: usize,
+    },
+}
+
+/// One row of a table as codes and the floats that they are units of.
+struct CodedRow {
+    /// `[k_padded]`.
+    codes: Vec<u8>,
+    /// Of each sub-block.
+    scales: Vec<i8>,
+    /// Of each sub-block, where the form has minimums.
+    mins: Vec<i8>,
+    /// Halves of each block.
+    units: Vec<u16>,
+    /// Halves of each block that minimums, or one, multiply.
+    lows: Vec<u16>,
+    /// Of the row, where blocks have no units.
+    scale: f32,
+}
+
+impl CodedRow {
+    fn new(form: &Form, k: usize) -> Self {
+        let padded = form.k_padded(k);
+        let subs = form.sub.map_or(0, |s| padded / s.cols);
+        Self {
+            codes: vec![0; padded],
+            scales: vec![0; subs],
+            mins: vec![0; if form.has_mins() { subs } else { 0 }],
+            units: vec![0; form.blocks(k)],
+            lows: vec![0; form.blocks(k)],
+            scale: 0.0,
+        }
+    }
+
+    /// `Σ (|unit · scale · code| + |low · min|)²` of a row with lows.
+    fn gross_squared(&self, native: &codes::Native) -> f64 {
+        let cols = self.codes.len() / self.units.len();
+        let blocks = self.codes.chunks_exact(cols).enumerate();
+        let squares = blocks.map(|(b, codes)| {
+            let float = |v: &[u16]| f16::from_bits(v[b]).to_f64().abs();
+            let (unit, low) = (float(&self.units), float(&self.lows));
+            let subs = (self.scales.len() / self.units.len()).max(1);
+            let runs = codes.chunks_exact(cols / subs).enumerate();
+            let sum = runs.map(|(s, codes)| {
+                let of = |v: &[i8]| v.get(b * subs + s).map_or(1.0, |&s| f64::from(s).abs());
+                let (unit, low) = (unit * of(&self.scales), low * of(&self.mins));
+                let value = |&c: &u8| unit * f64::from((i32::from(c) - native.zero).abs()) + low;
+                codes.iter().map(|c| value(c) * value(c)).sum::<f64>()
+            });
+            sum.sum::<f64>()
+        });
+        squares.sum()
+    }
+}
+
+/// Memory of a head's calls; made once, so that tokens allocate nothing.
+pub struct HeadWork {
+    screen: Option<screen::Work>,
+}
+
+impl HeadWork {
+    /// What the last [`Head::top`] found, in rising order of ids.
+    pub fn found(&self) -> &[Candidate] {
+        self.screen.as_ref().map_or(&[], |s| &s.found)
+    }
 }
 
 /// The output projection.
 pub struct Head {
-    dtype: FloatType,
-    vocab: usize,
-    hidden: usize,
-    table: Table,
+    exact: Exact,
+    coded: Option<(HeadForm, Coded)>,
 }
 
 impl Head {
-    /// The head of `model`.
-    pub fn new(pool: &Pool, model: &Arc<Model>) -> Self {
+    /// The head of `model` in `form`; without one, in the form that suits the table.
+    ///
+    /// # Errors
+    /// [`HeadError`], only when a form was asked for.
+    pub fn new(
+        pool: &Pool,
+        cpu: Features,
+        model: &Arc<Model>,
+        form: Option<HeadForm>,
+    ) -> Result<Self, HeadError> {
         let source = model.head();
-        let table = if source.bytes.len() < COPY_FROM_BYTES {
-            Table::InPlace(Arc::clone(model))
-        } else {
-            let mut copy = HugeBytes::zeroed(source.bytes.len());
-            let run = 2 << 20;
-            pool.each(Chunks::new(&mut copy, run), |_, i, out| {
-                out.copy_from_slice(&source.bytes[i * run..][..out.len()]);
-            });
-            Table::Copied(copy)
+        let wanted = form.unwrap_or(HeadForm::suiting(&source));
+        let coded = match wanted {
+            HeadForm::Exact => None,
+            HeadForm::Native if codes::Native::of(source.dtype).is_none() => {
+                let dtype = source.dtype.name();
+                return Err(HeadError::NoCodes { dtype });
+            }
+            screened => Coded::new(pool, cpu, source, screened),
         };
-        Self {
-            dtype: source.dtype,
-            vocab: source.rows,
-            hidden: source.cols,
-            table,
+        if coded.is_none() && form.is_some_and(|f| f != HeadForm::Exact) {
+            return Err(HeadError::NoKernel {
+                form: wanted,
+                hidden: source.cols,
+            });
         }
+        Ok(Self {
+            exact: Exact::new(pool, model, coded.is_none()),
+            coded: coded.map(|coded| (wanted, coded)),
+        })
     }
 
-    fn bytes(&self) -> &[u8] {
-        match &self.table {
-            Table::InPlace(model) => model.head().bytes,
-            Table::Copied(bytes) => bytes,
-        }
+    /// The form.
+    pub fn form(&self) -> HeadForm {
+        self.coded.as_ref().map_or(HeadForm::Exact, |(f, _)| *f)
     }
 
-    /// Bytes read for each token.
+    /// The kernel, where the form is not exact.
+    pub fn kernel(&self) -> Option<&KernelSpec> {
+        self.coded.as_ref().map(|(_, coded)| coded.spec())
+    }
+
+    /// Bytes read for each token whose likeliest successors are asked for, without rows that are computed again.
     pub fn table_bytes(&self) -> usize {
-        self.bytes().len()
+        let coded = self.coded.as_ref();
+        coded.map_or_else(|| self.exact.table_bytes(), |(_, coded)| coded.bytes())
     }
 
     /// How rows are stored.
     pub fn dtype(&self) -> FloatType {
-        self.dtype
+        self.exact.dtype()
     }
 
-    /// Logits of `m` tokens.
+    /// Memory for [`Self::top`].
+    pub fn work(&self, pool: &Pool) -> HeadWork {
+        let screen = |(_, coded): &(HeadForm, Coded)| screen::Work::new(coded.work(pool));
+        HeadWork {
+            screen: self.coded.as_ref().map(screen),
+        }
+    }
+
+    /// All logits of `m` tokens, exactly.
     ///
     /// # Shapes
     /// `x`: `[m, hidden]`; `logits`: `[m, vocab]`.
     pub fn forward(&self, pool: &Pool, x: &[f32], logits: &mut [f32]) {
-        let m = x.len() / self.hidden;
-        assert_eq!(x.len(), m * self.hidden, "whole tokens of {}", self.hidden);
-        assert_eq!(logits.len(), m * self.vocab, "logits of {m} tokens");
-        let (bytes, row_bytes) = (self.bytes(), self.dtype.row_bytes(self.hidden));
-        let chunk = (CHUNK_BYTES / row_bytes)
-            .clamp(1, 4096)
-            .next_multiple_of(ROWS);
-        let out = Columns::new(logits, m, self.vocab, 0, self.vocab, chunk);
-        pool.each(out, |_, _, mut columns| {
-            for from in (0..columns.width()).step_by(ROWS) {
-                let rows = ROWS.min(columns.width() - from);
-                let run = &bytes[(columns.first() + from) * row_bytes..][..rows * row_bytes];
-                for first in (0..m).step_by(TOKENS) {
-                    let tokens = TOKENS.min(m - first);
-                    let mut out = [0f32; ROWS * TOKENS];
-                    let x = &x[first * self.hidden..][..tokens * self.hidden];
-                    logits_of(self.dtype, run, self.hidden, x, &mut out);
-                    for t in 0..tokens {
-                        let slot = &mut columns.row(first + t)[from..][..rows];
-                        for (r, slot) in slot.iter_mut().enumerate() {
-                            *slot = out[r * TOKENS + t];
-                        }
-                    }
-                }
-            }
-        });
-    }
-}
-
-leveled! {
-    /// Dot products of a run of rows with up to `TOKENS` tokens: `out[row · TOKENS + token]`.
-    pub(super) fn logits_of(dtype: FloatType, rows: &[u8], k: usize, x: &[f32], out: &mut [f32; ROWS * TOKENS]) {
-        // One loop for each type: the constant decides what is inlined.
-        macro_rules! of {
-            ($($dtype:ident)*) => {
-                match dtype {
-                    $(FloatType::$dtype => dots::<LEVEL>(FloatType::$dtype, rows, k, x, out),)*
-                }
-            };
-        }
-        of!(F32 F16 BF16 Q8_0 Q6K Q4_0 Q4_1 Q5_0 Q5_1 Q2K Q3K Q4K Q5K IQ4NL IQ4XS)
-    }
-}
-
-/// Decodes whole blocks. Not a function pointer: those are not compiled for the caller's level.
-#[inline(always)]
-fn decode<const LEVEL: u8>(dtype: FloatType, bytes: &[u8], out: &mut [f32]) {
-    match dtype {
-        FloatType::F16 => f16_run::<LEVEL>(bytes, out),
-        other => other.decode_runs(bytes, out),
-    }
-}
-
-/// How far ahead of the block in work the table is fetched; the hardware alone stops at page ends.
-/// One core, F16 from memory, Zen 5, medians of three in turn, 2026-11-20: 34 GB/s without, 38 with 4 KiB or 8.
-const AHEAD_BYTES: usize = 8192;
-
-/// Asks for the bytes [`AHEAD_BYTES`] past `block`.
-#[inline(always)]
-fn prefetch(block: &[u8]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in (0..block.len()).step_by(64) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let address = block.as_ptr().wrapping_add(AHEAD_BYTES + line);
-        // SAFETY: a hint about any address, mapped or not, touches no memory.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = block;
-}
-
-/// The loop over rows, blocks and tokens.
-#[inline(always)]
-fn dots<const LEVEL: u8>(
-    dtype: FloatType,
-    rows: &[u8],
-    k: usize,
-    x: &[f32],
-    out: &mut [f32; ROWS * TOKENS],
-) {
-    let (elements, bytes) = dtype.block();
-    let row_bytes = k / elements * bytes;
-    for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
-        let out = &mut out[r * TOKENS..][..TOKENS];
-        if x.len() == k {
-            // In registers, where a run of lanes is whole blocks: 1.3 times the tokens per second of decoding
-            // through the first cache (F16 head of 2B-4T on one thread, Zen 5, 2026-11-20).
-            out[0] = if LANES.is_multiple_of(elements) {
-                dot_row::<LEVEL, LANES>(dtype, row, x)
-            } else {
-                dot_row::<LEVEL, BLOCK>(dtype, row, x)
-            };
-            continue;
-        }
-        let mut values = [0f32; BLOCK];
-        let mut lanes = [[0f32; LANES]; TOKENS];
-        for (b, block) in row.chunks(BLOCK / elements * bytes).enumerate() {
-            let len = BLOCK.min(k - b * BLOCK);
-            decode::<LEVEL>(dtype, block, &mut values[..len]);
-            for (lanes, x) in lanes.iter_mut().zip(x.chunks_exact(k)) {
-                dot_into(lanes, &values[..len], &x[b * BLOCK..][..len]);
-            }
-        }
-        for (out, lanes) in out.iter_mut().zip(lanes) {
-            *out = tree(lanes);
-        }
-    }
-}
-
-/// The dot product of one row, decoded `RUN` elements at a time.
-#[inline(always)]
-fn dot_row<const LEVEL: u8, const RUN: usize>(dtype: FloatType, row: &[u8], x: &[f32]) -> f32 {
-    let (elements, bytes) = dtype.block();
-    let (runs, tail) = x.as_chunks::<RUN>();
-    let whole = row.chunks_exact(RUN / elements * bytes);
-    let rest = whole.remainder();
-    let mut lanes = [0f32; LANES];
-    for (run, x) in whole.zip(runs) {
-        prefetch(run);
-        let mut values = [0f32; RUN];
-        decode::<LEVEL>(dtype, run, &mut values);
-        dot_into(&mut lanes, &values, x);
-    }
-    // Through memory, as in `tree`: else the loop of the tail splits the lanes of the loop above.
-    let mut lanes = std::hint::black_box(lanes);
-    let mut values = [0f32; RUN];
-    decode::<LEVEL>(dtype, rest, &mut values[..tail.len()]);
-    dot_into(&mut lanes, &values[..tail.len()], tail);
-    tree(lanes)
-}
-
-/// Halves by the CPU's own conversion from [`crate::lanes::Level::Avx2`] on: as exact as by integers.
-#[inline(always)]
-fn f16_run<const LEVEL: u8>(bytes: &[u8], out: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    if LEVEL > 0 {
-        use std::arch::x86_64::{_mm_loadu_si128, _mm256_cvtph_ps, _mm256_storeu_ps};
-        let (blocks, tail) = out.as_chunks_mut::<8>();
-        let (halves, rest) = bytes.as_chunks::<16>();
-        for (o, b) in blocks.iter_mut().zip(halves) {
-            // SAFETY: 16 readable bytes, in any alignment.
-            let halves = unsafe { _mm_loadu_si128(b.as_ptr().cast()) };
-            // SAFETY: a level above 0 is chosen only where `lanes::detect` found F16C.
-            let values = unsafe { _mm256_cvtph_ps(halves) };
-            // SAFETY: eight writable floats, in any alignment.
-            unsafe { _mm256_storeu_ps(o.as_mut_ptr(), values) };
-        }
-        FloatType::F16.decode_runs(rest, tail);
-        return;
-    }
-    FloatType::F16.decode_runs(bytes, out);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::lanes::{self, Level};
-
-    const ALL: [FloatType; 15] = FloatType::ALL;
-
-    fn stored(dtype: FloatType, elements: usize, seed: u32) -> Vec<u8> {
-        let mut x = seed;
-        let mut bytes: Vec<u8> = (0..dtype.row_bytes(elements))
-            .map(|_| {
-                x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (x >> 16) as u8
-            })
-            .collect();
-        // Random exponents would mix numbers of no common scale with infinities.
-        let (_, step) = dtype.block();
-        match dtype {
-            FloatType::F32 => bytes
-                .iter_mut()
-                .skip(3)
-                .step_by(4)
-                .for_each(|b| *b = *b & 0x80 | 0x3e),
-            FloatType::BF16 => bytes
-                .iter_mut()
-                .skip(1)
-                .step_by(2)
-                .for_each(|b| *b = *b & 0x80 | 0x3e),
-            FloatType::F16 => bytes.iter_mut().skip(1).step_by(2).for_each(|b| *b &= 0xbf),
-            // The upper bytes of a block's halves.
-            _ => {
-                let at: &[usize] = match dtype {
-                    FloatType::Q4_1 | FloatType::Q5_1 | FloatType::Q4K | FloatType::Q5K => &[1, 3],
-                    FloatType::Q2K => &[81, 83],
-                    FloatType::Q3K => &[109],
-                    FloatType::Q6K => &[209],
-                    _ => &[1],
-                };
-                for block in bytes.chunks_exact_mut(step) {
-                    for &at in at {
-                        block[at] = 0x1c;
-                    }
-                }
-            }
-        }
-        bytes
+        self.exact.forward(pool, x, logits);
     }
 
-    #[test]
-    fn logits_are_the_fixed_order_dot_products_of_decoded_rows() {
-        let rows = 21;
-        for dtype in ALL {
-            let (block, _) = dtype.block();
-            for k in [256, 512, 768, 96, 100, 320]
-                .into_iter()
-                .filter(|k| k % block == 0)
-            {
-                let bytes = stored(dtype, k * rows, k as u32);
-                let x: Vec<f32> = (0..k * 9)
-                    .map(|i| ((i * 37 % 101) as f32 - 50.0) / 31.0)
-                    .collect();
-                for level in [Level::Base, Level::Avx2, Level::Avx512] {
-                    lanes::cap(level);
-                    for tokens in [1, 2, 8] {
-                        for (first, run) in bytes.chunks(ROWS * dtype.row_bytes(k)).enumerate() {
-                            let mut out = [0f32; ROWS * TOKENS];
-                            logits_of(dtype, run, k, &x[..tokens * k], &mut out);
-                            for (r, row) in run.chunks_exact(dtype.row_bytes(k)).enumerate() {
-                                let mut values = vec![0f32; k];
-                                dtype.decode(row, &mut values);
-                                for t in 0..tokens {
-                                    let want = lanes::dot(&values, &x[t * k..][..k]);
-                                    let got = out[r * TOKENS + t];
-                                    assert_eq!(
-                                        got.to_bits(),
-                                        want.to_bits(),
-                                        "{dtype} k{k} row {first}+{r} token {t} of {tokens}"
-                                    );
-                                }
-                            }
-                        }
-                    }
-                }
-                lanes::cap(Level::Avx512);
-            }
+    /// The exact logits of what `top` asks for after one token, left in [`HeadWork::found`]; `false` where they must
+    /// come from [`Self::forward`]: the form is exact, no bound holds, or most of the rows are asked for.
+    ///
+    /// # Shapes
+    /// `x`: `[hidden]`.
+    pub fn top(&self, pool: &Pool, x: &[f32], top: &Top<'_>, work: &mut HeadWork) -> bool {
+        match (&self.coded, &mut work.screen) {
+            (Some((_, coded)), Some(work)) => screen::top(pool, (&self.exact, coded), x, top, work),
+            _ => false,
         }
     }
 }
