@@ -87,6 +87,7 @@ pub mod pool;
 pub mod profile;
 pub mod proven;
 pub mod sample;
+pub(crate) mod search;
 pub mod sequence;
 pub mod setup;
 pub mod small_file;

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use serde_json::Value as Json;
 
 use super::{Message, TemplateInputs};
+use crate::search::TextSet;
 use crate::tokenizer::{Mask, Tokenizer};
 
 /// Messages and inputs in disguise, and which character stands for which. Those without such text, the usual ones,
@@ -31,7 +32,7 @@ pub fn disguise(
     given.for_each(|json| collect(json, &mut texts));
     let used = |c: char| texts.iter().any(|text| text.contains(c));
     let mut wardrobe = Wardrobe {
-        controls: Controls::new(tokenizer.control_texts()),
+        controls: TextSet::new(tokenizer.control_texts().map(|text| (text.into(), 0))),
         unused: ('\u{f0000}'..='\u{ffffd}').filter(|&c| !used(c)),
         masks: Vec::new(),
     };
@@ -77,15 +78,15 @@ fn collect<'j>(json: &'j Json, texts: &mut Vec<&'j str>) {
 }
 
 /// Characters to hide behind.
-struct Wardrobe<'t, I> {
-    controls: Controls<'t>,
+struct Wardrobe<I> {
+    controls: TextSet,
     unused: I,
     masks: Vec<Mask>,
 }
 
-impl<I: Iterator<Item = char>> Wardrobe<'_, I> {
+impl<I: Iterator<Item = char>> Wardrobe<I> {
     fn text(&mut self, text: &str) -> String {
-        let starts = self.controls.starts(text);
+        let starts = control_starts(text, &self.controls);
         if starts.is_empty() {
             return text.to_owned();
         }
@@ -123,62 +124,16 @@ impl<I: Iterator<Item = char>> Wardrobe<'_, I> {
     }
 }
 
-/// The texts of control tokens, in order, to be searched for all at once: a file may have any number.
-struct Controls<'t>(Vec<&'t str>);
-
-impl<'t> Controls<'t> {
-    fn new(texts: impl Iterator<Item = &'t str>) -> Self {
-        let mut texts: Vec<&str> = texts.collect();
-        texts.sort_unstable();
-        Self(texts)
-    }
-
-    /// Where a text begins in `content`, and where one may begin that the template's next words would complete.
-    fn starts(&self, content: &str) -> HashSet<usize> {
-        let mut firsts = [false; 256];
-        for text in &self.0 {
-            firsts[usize::from(text.as_bytes()[0])] = true;
-        }
-        // Templates often trim messages.
-        let trimmed = content.trim_end();
-        let possible = content.char_indices().map(|(at, _)| at);
-        possible
-            .filter(|&at| firsts[usize::from(content.as_bytes()[at])])
-            .filter(|&at| {
-                let trimmed_rest = trimmed.get(at..).unwrap_or("");
-                self.has_prefix_of(&content[at..])
-                    || self.begins(&content[at..])
-                    || self.begins(trimmed_rest)
-            })
-            .collect()
-    }
-
-    /// Whether `rest` begins with one of the texts.
-    fn has_prefix_of(&self, mut rest: &str) -> bool {
-        loop {
-            // Whatever begins `rest` comes before it, and so does all that lies between and begins alike.
-            let n_before = self.0.partition_point(|text| *text <= rest);
-            let Some(before) = n_before.checked_sub(1).map(|last| self.0[last]) else {
-                return false;
-            };
-            if rest.starts_with(before) {
-                return true;
-            }
-            let letters = rest.char_indices().zip(before.chars());
-            let same = letters.take_while(|&((_, a), b)| a == b);
-            match same.last() {
-                Some(((at, c), _)) => rest = &rest[..at + c.len_utf8()],
-                None => return false,
-            }
-        }
-    }
-
-    /// Whether one of the texts begins with `part` and goes on.
-    fn begins(&self, part: &str) -> bool {
-        let n_before = self.0.partition_point(|text| *text <= part);
-        let next = self.0.get(n_before);
-        !part.is_empty() && next.is_some_and(|text| text.starts_with(part))
-    }
+/// Where texts of control tokens begin in `content`, and where one may begin that the template's next words would
+/// complete.
+fn control_starts(content: &str, controls: &TextSet) -> HashSet<usize> {
+    // Templates often trim messages.
+    let trimmed = content.trim_end();
+    let starts = controls.places(content).filter(|&at| {
+        let (rest, trimmed_rest) = (&content[at..], trimmed.get(at..).unwrap_or(""));
+        controls.longest(rest).is_some() || controls.goes_on(rest) || controls.goes_on(trimmed_rest)
+    });
+    starts.collect()
 }
 
 #[cfg(test)]
@@ -214,17 +169,9 @@ mod tests {
             content in "[a<é> ]{0,20}",
         ) {
             let controls: Vec<&str> = controls.iter().map(String::as_str).collect();
-            let found = Controls::new(controls.iter().copied()).starts(&content);
+            let set = TextSet::new(controls.iter().map(|&text| (text.into(), 0)));
+            let found = control_starts(&content, &set);
             prop_assert_eq!(found, plain(&content, &controls));
         }
-    }
-
-    #[test]
-    fn many_control_tokens_are_searched_for_in_no_time() {
-        let controls: Vec<String> = (0..100_000).map(|i| format!("<|{i:05}|>")).collect();
-        let controls = Controls::new(controls.iter().map(String::as_str));
-        let content = "<|0000 <|99999|> ".repeat(10_000);
-        // One whole text a time, and nothing that goes on at the end.
-        assert_eq!(controls.starts(&content).len(), 10_000);
     }
 }

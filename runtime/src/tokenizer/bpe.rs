@@ -8,13 +8,14 @@
 use std::collections::{HashMap, HashSet};
 
 use tokenizers::models::bpe::{BPE, BpeBuilder, Merges, Vocab};
-use tokenizers::tokenizer::{AddedToken, AddedVocabulary, Model, OffsetType, Token};
+use tokenizers::tokenizer::Model as _;
 
 use super::Specials;
+use super::added::{AddedToken, AddedTokens, Piece};
 use super::bytes::token_bytes;
 use super::error::{TokenizerError, shorten};
 use super::pre::PreTokenizer;
-use super::stages::{Cut, Meter, Rewrite, Rewriter, encode_error};
+use super::stages::{Cut, Meter, Rewrite, encode_error, rewritten};
 use super::vocab::{GgufVocab, TokenType};
 
 /// A disguise: the first character stands for the second until special tokens have been found.
@@ -28,10 +29,7 @@ pub struct Bpe {
     model: BPE,
     rewrites: Vec<Rewrite>,
     cuts: Vec<Cut>,
-    /// Finds special tokens and those added by the author.
-    with_specials: AddedVocabulary,
-    /// Finds only those added by the author.
-    as_text: AddedVocabulary,
+    added: AddedTokens,
     /// Emit a piece that is a token as a whole without consulting the merges, unless it is one of `control`.
     whole_pieces: bool,
     control: HashSet<u32>,
@@ -78,20 +76,29 @@ impl Bpe {
         ids: &HashMap<&str, u32>,
         pre: &PreTokenizer,
     ) -> Result<Self, TokenizerError> {
-        let added = vocab.tokens.iter().zip(types).filter_map(|(text, kind)| {
+        let tokens = (0u32..).zip(vocab.tokens.iter().zip(types));
+        let added = tokens.filter_map(|(id, (text, kind))| {
             let special = match kind {
                 TokenType::Control | TokenType::Unknown => true,
                 TokenType::UserDefined => false,
                 TokenType::Normal | TokenType::Unused | TokenType::Byte => return None,
             };
-            Some(AddedToken::from(text.clone(), special).normalized(false))
+            Some(AddedToken {
+                text: text.clone(),
+                id,
+                special,
+                normalized: false,
+                single_word: false,
+                lstrip: false,
+                rstrip: false,
+            })
         });
         let mut cuts = Vec::new();
         let label = format!("the pre-tokeniser {}", pre.name);
         for regex in pre.regexes {
             cuts.push(Cut::isolated(&label, regex)?);
         }
-        cuts.push(Cut::to_alphabet(label));
+        cuts.push(Cut::Alphabet(label));
         let list = vocab.list("merges");
         let parts = BpeParts {
             vocab: ids
@@ -121,7 +128,7 @@ impl Bpe {
             .added
             .iter()
             .filter(|token| token.special)
-            .filter_map(|token| parts.vocab.get(&token.content).copied())
+            .map(|token| token.id)
             .collect();
         let mut builder = BpeBuilder::new()
             .vocab_and_merges(
@@ -135,24 +142,15 @@ impl Bpe {
             builder = builder.unk_token(unk);
         }
         let model = builder.build().map_err(encode_error)?;
-        let meter = Meter::new(parts.added.iter().map(|token| token.content.len()).sum());
-        let rewriter = Rewriter {
-            rewrites: &parts.rewrites,
-            meter: &meter,
-        };
-        let mut with_specials = AddedVocabulary::new();
-        with_specials
-            .add_tokens(parts.added, &model, Some(&rewriter))
-            .map_err(encode_error)?;
-        meter.check()?;
-        let mut as_text = with_specials.clone();
-        as_text.set_encode_special_tokens(true);
+        let meter = Meter::new(parts.added.iter().map(|token| token.text.len()).sum());
+        let added = AddedTokens::new(parts.added, |text| {
+            rewritten(&parts.rewrites, text, &meter, &mut 0)
+        })?;
         let mut bpe = Self {
             model,
             rewrites: parts.rewrites,
             cuts: parts.cuts,
-            with_specials,
-            as_text,
+            added,
             whole_pieces: parts.whole_pieces,
             control,
             byte_level: parts.byte_level,
@@ -168,7 +166,7 @@ impl Bpe {
 
     /// The id of an added token or of a piece.
     pub fn id(&self, text: &str) -> Option<u32> {
-        self.with_specials.token_to_id(text, &self.model)
+        self.model.token_to_id(text)
     }
 
     /// Text to ids. Characters of `masks` are put back after special tokens have been found.
@@ -181,67 +179,68 @@ impl Bpe {
         specials: Specials,
         masks: &[Mask],
     ) -> Result<Vec<u32>, TokenizerError> {
-        let added = match specials {
-            Specials::Parse => &self.with_specials,
-            Specials::AsText => &self.as_text,
-        };
         let meter = Meter::new(text.len());
-        let rewriter = Rewriter {
-            rewrites: &self.rewrites,
-            meter: &meter,
-        };
-        let mut pieces = added.extract_and_normalize(Some(&rewriter), text);
-        meter.check()?;
-        for &(disguise, original) in masks {
-            let original = String::from(original);
-            pieces
-                .normalize(|piece| piece.replace(disguise, &original))
-                .map_err(encode_error)?;
+        let mut n_bytes = 0;
+        let rewrite = |text: &str| rewritten(&self.rewrites, text, &meter, &mut n_bytes);
+        let mut pieces = self.added.pieces(text, specials, rewrite)?;
+        for piece in &mut pieces {
+            if let Piece::Text { text, .. } = piece {
+                for &(disguise, original) in masks {
+                    if text.contains(disguise) {
+                        *text = text.replace(disguise, original.encode_utf8(&mut [0; 4]));
+                    }
+                }
+            }
         }
         for cut in &self.cuts {
-            cut.apply(&mut pieces, &meter).map_err(encode_error)?;
+            pieces = cut.apply(pieces, &meter)?;
         }
-        pieces
-            .tokenize(|piece| self.piece(piece.get()))
-            .map_err(encode_error)?;
-        let encoding = pieces
-            .into_encoding(None, 0, OffsetType::None)
-            .map_err(encode_error)?;
-        Ok(encoding.get_ids().to_vec())
+        let mut ids = Vec::new();
+        for piece in &pieces {
+            match piece {
+                Piece::Token(id) => ids.push(*id),
+                Piece::Text { text, .. } => self.piece(text, &mut ids)?,
+            }
+        }
+        Ok(ids)
     }
 
     /// How a text is cut before merging, in the byte-level alphabet.
     #[cfg(test)]
     pub fn cut(&self, text: &str) -> Vec<String> {
-        let mut pieces = tokenizers::tokenizer::PreTokenizedString::from(text);
         let meter = Meter::new(text.len());
-        for cut in &self.cuts {
-            cut.apply(&mut pieces, &meter)
-                .expect("cutting never fails here");
-        }
-        let referential = tokenizers::OffsetReferential::Normalized;
-        let splits = pieces.get_splits(referential, OffsetType::None);
-        splits
-            .iter()
-            .map(|(text, _, _)| (*text).to_owned())
-            .collect()
+        let whole = Piece::Text {
+            text: text.to_owned(),
+            at_start: true,
+        };
+        let pieces = self.cuts.iter().fold(vec![whole], |pieces, cut| {
+            cut.apply(pieces, &meter).expect("cutting never fails here")
+        });
+        let text = |piece| match piece {
+            Piece::Text { text, .. } => Some(text),
+            Piece::Token(_) => None,
+        };
+        pieces.into_iter().filter_map(text).collect()
     }
 
-    fn piece(&self, piece: &str) -> tokenizers::Result<Vec<Token>> {
+    fn piece(&self, piece: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
         if self.whole_pieces
             && let Some(id) = self.model.token_to_id(piece)
             && !self.control.contains(&id)
         {
-            return Ok(vec![Token::new(id, String::new(), (0, piece.len()))]);
+            ids.push(id);
+            return Ok(());
         }
         // The crate drops characters that it cannot say.
         if !self.has_unk
             && let Some((at, c)) = piece.char_indices().find(|&(_, c)| !self.knows(c))
         {
             let character = self.as_typed(piece, at, c);
-            return Err(Box::new(TokenizerError::Inexpressible { character }));
+            return Err(TokenizerError::Inexpressible { character });
         }
-        self.model.tokenize(piece)
+        let tokens = self.model.tokenize(piece).map_err(encode_error)?;
+        ids.extend(tokens.iter().map(|token| token.id));
+        Ok(())
     }
 
     /// Whether `c` is a token, or its bytes are.

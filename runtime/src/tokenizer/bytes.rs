@@ -3,8 +3,7 @@
 //! Bytes 33–126, 161–172 and 174–255 stand for themselves; the other 68, in ascending order, become U+0100,
 //! U+0101, … A space is thus `Ġ` (U+0120) and a line feed `Ċ` (U+010A).
 
-/// The character that stands for `byte`: the definition, for tests; the `tokenizers` crate writes the alphabet.
-#[cfg(test)]
+/// The character that stands for `byte`.
 pub fn byte_to_char(byte: u8) -> char {
     let below = match byte {
         33..=126 | 161..=172 | 174..=255 => return char::from(byte),

@@ -10,7 +10,6 @@
 use std::time::{Duration, Instant};
 
 use fancy_regex::{Regex, RegexBuilder};
-use tokenizers::tokenizer::pattern::Pattern;
 
 use super::error::{TokenizerError, shorten};
 
@@ -205,31 +204,12 @@ impl Cutter {
         }
         Ok(pieces)
     }
-
-    /// As a pattern of the crate.
-    pub fn timed<'a>(&'a self, watch: &'a Watch) -> Timed<'a> {
-        Timed {
-            cutter: self,
-            watch,
-        }
-    }
-}
-
-/// A cutter that the crate can use; what it answers when it gives up is a [`TokenizerError`].
-#[derive(Clone, Copy)]
-pub struct Timed<'a> {
-    cutter: &'a Cutter,
-    watch: &'a Watch,
-}
-
-impl Pattern for Timed<'_> {
-    fn find_matches(&self, inside: &str) -> tokenizers::Result<Matches> {
-        Ok(self.cutter.matches(inside, self.watch)?)
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokenizers::tokenizer::pattern::Pattern as _;
+
     use super::*;
 
     fn matches(cutter: &Cutter, text: &str) -> Matches {

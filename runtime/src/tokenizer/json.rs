@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
-use tokenizers::tokenizer::AddedToken;
 
+use super::added::AddedToken;
 use super::bpe::{Bpe, BpeParts, check_merges};
 use super::error::{TokenizerError, shorten};
 use super::spm::{SPACE, parse_byte};
@@ -200,12 +200,14 @@ impl TokenizerJson {
             });
         }
         added.sort_by_key(|token| token.id);
-        let added = added.into_iter().map(|token| {
-            AddedToken::from(token.content, token.special)
-                .single_word(token.single_word)
-                .lstrip(token.lstrip)
-                .rstrip(token.rstrip)
-                .normalized(token.normalized)
+        let added = added.into_iter().map(|token| AddedToken {
+            text: token.content,
+            id: token.id,
+            special: token.special,
+            normalized: token.normalized,
+            single_word: token.single_word,
+            lstrip: token.lstrip,
+            rstrip: token.rstrip,
         });
         let mut vocab = raw.model.vocab;
         let added: Vec<_> = added.collect();

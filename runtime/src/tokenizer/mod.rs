@@ -3,6 +3,7 @@
 //! Encoding runs on the `tokenizers` crate for byte-level BPE and on `spm` for SentencePiece. Decoding is a table
 //! of raw bytes per token, so that text can be streamed token by token whatever the vocabulary.
 
+mod added;
 mod bpe;
 mod bytes;
 mod convert;

@@ -10,6 +10,7 @@ use super::Specials;
 use super::bpe::Mask;
 use super::error::TokenizerError;
 use super::vocab::TokenType;
+use crate::search::TextSet;
 
 /// What SentencePiece writes for a space.
 pub const SPACE: char = '\u{2581}';
@@ -22,14 +23,10 @@ pub struct SentencePiece {
     bytes: [Option<u32>; 256],
     unk: Option<u32>,
     add_space_prefix: bool,
-    added: AddedTokens,
-}
-
-/// Tokens that are found in the text before merging, the longest first at each place.
-#[derive(Default)]
-struct AddedTokens {
-    /// By first byte, then longest first: text, id, and whether it is a control token.
-    by_first: HashMap<u8, Vec<(Box<str>, u32, bool)>>,
+    /// Tokens that are found in the text before merging.
+    added: TextSet,
+    /// Those of them that are no control tokens.
+    added_as_text: TextSet,
 }
 
 /// One character or the result of merges, linked to its neighbours.
@@ -85,7 +82,7 @@ impl SentencePiece {
         assert_eq!(tokens.len(), scores.len());
         let mut ids = HashMap::new();
         let mut bytes = [None; 256];
-        let mut added = AddedTokens::default();
+        let (mut control, mut added) = (Vec::new(), Vec::new());
         for (id, (text, kind)) in (0u32..).zip(tokens.iter().zip(types)) {
             match kind {
                 _ if text.is_empty() => {}
@@ -95,21 +92,24 @@ impl SentencePiece {
                     }
                 }
                 // Text that happens to spell a control token must not become it.
-                TokenType::Control | TokenType::Unknown => added.push(text, id, true),
-                TokenType::UserDefined => added.push(text, id, false),
+                TokenType::Control | TokenType::Unknown => {
+                    control.push((text.as_str().into(), id));
+                }
+                TokenType::UserDefined => added.push((text.as_str().into(), id)),
                 TokenType::Normal | TokenType::Unused => {
                     ids.insert(text.clone().into_boxed_str(), id);
                 }
             }
         }
-        added.sort();
+        let added_as_text = TextSet::new(added.iter().cloned());
         Self {
             ids,
             scores,
             bytes,
             unk,
             add_space_prefix,
-            added,
+            added: TextSet::new(control.into_iter().chain(added)),
+            added_as_text,
         }
     }
 
@@ -123,18 +123,20 @@ impl SentencePiece {
         specials: Specials,
         masks: &[Mask],
     ) -> Result<Vec<u32>, TokenizerError> {
-        let mut out = Vec::new();
-        let mut rest = text;
-        while !rest.is_empty() {
-            let found = self.added.find(rest, specials);
-            let plain = found.as_ref().map_or(rest, |&(at, _, _)| &rest[..at]);
-            if !plain.is_empty() {
-                self.encode_plain(plain, masks, &mut out)?;
+        let added = match specials {
+            Specials::Parse => &self.added,
+            Specials::AsText => &self.added_as_text,
+        };
+        let (mut out, mut done) = (Vec::new(), 0);
+        for at in added.places(text) {
+            let found = (at >= done).then(|| added.longest(&text[at..])).flatten();
+            if let Some((len, id)) = found {
+                self.encode_plain(&text[done..at], masks, &mut out)?;
+                out.push(id);
+                done = at + len;
             }
-            let Some((at, len, id)) = found else { break };
-            out.push(id);
-            rest = &rest[at + len..];
         }
+        self.encode_plain(&text[done..], masks, &mut out)?;
         Ok(out)
     }
 
@@ -144,6 +146,9 @@ impl SentencePiece {
         masks: &[Mask],
         out: &mut Vec<u32>,
     ) -> Result<(), TokenizerError> {
+        if plain.is_empty() {
+            return Ok(());
+        }
         let mut text = String::with_capacity(plain.len() + 3);
         // Both the start of the text and what follows a special token get the prefix.
         if self.add_space_prefix {
@@ -227,38 +232,6 @@ impl SentencePiece {
             }
         }
         Ok(())
-    }
-}
-
-impl AddedTokens {
-    fn push(&mut self, text: &str, id: u32, control: bool) {
-        let first = text.as_bytes()[0];
-        self.by_first
-            .entry(first)
-            .or_default()
-            .push((text.into(), id, control));
-    }
-
-    fn sort(&mut self) {
-        for tokens in self.by_first.values_mut() {
-            tokens.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then(a.1.cmp(&b.1)));
-        }
-    }
-
-    /// The leftmost token in `text`, the longest of those that start there: place, length, id.
-    fn find(&self, text: &str, specials: Specials) -> Option<(usize, usize, u32)> {
-        if self.by_first.is_empty() {
-            return None;
-        }
-        let parse = specials == Specials::Parse;
-        text.bytes().enumerate().find_map(|(at, byte)| {
-            let here = self.by_first.get(&byte)?;
-            let rest = &text.as_bytes()[at..];
-            let token = here.iter().find(|(token, _, control)| {
-                (parse || !control) && rest.starts_with(token.as_bytes())
-            })?;
-            Some((at, token.0.len(), token.1))
-        })
     }
 }
 

@@ -2,19 +2,21 @@
 //!
 //! A file may chain any stages, so what they cost is bounded: their number, and how far they may grow a text, counted
 //! after each stage ([`Meter`]). What a regular expression may cost is `cut`'s business.
-
-use std::sync::{Mutex, PoisonError};
+//!
+//! Each stage gets plain text and gives plain text. The crate's own pipeline keeps track of where every letter came
+//! from, which nothing here asks, and loses count (and panics) where some stages follow each other.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokenizers::normalizers::Prepend;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::tokenizer::pattern::{Invert, Pattern};
+use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use tokenizers::tokenizer::{
-    NormalizedString, Normalizer, NormalizerWrapper, OffsetReferential, OffsetType,
+    NormalizedString, Normalizer as _, NormalizerWrapper, OffsetReferential, OffsetType,
     PreTokenizedString, PreTokenizer as _, PreTokenizerWrapper, SplitDelimiterBehavior,
 };
 
+use super::added::Piece;
+use super::bytes::byte_to_char;
 use super::cut::{Cutter, Matches, Watch};
 use super::error::{TokenizerError, shorten};
 use super::pre::PreTokenizer;
@@ -43,9 +45,11 @@ enum RewriteKind {
     /// Matches become another text.
     Replace(Box<Cutter>, String),
     /// The text gets another text in front.
-    Prepend(Prepend),
+    Prepend(String),
+    /// Every byte becomes a character of the byte-level alphabet.
+    Alphabet,
     /// Any other stage of the crate.
-    Stage(NormalizerWrapper),
+    Stage(Box<NormalizerWrapper>),
 }
 
 /// One cut of the text before merging.
@@ -61,8 +65,17 @@ pub enum Cut {
     },
     /// Every piece starts with a space.
     PrefixSpace,
-    /// Any other stage of the crate, with its place in the file.
-    Stage(String, Box<PreTokenizerWrapper>),
+    /// Every byte becomes a character of the byte-level alphabet; with its place in the file, for messages.
+    Alphabet(String),
+    /// Any other stage of the crate.
+    Stage {
+        /// Where the file has it, for messages.
+        label: String,
+        /// For the piece that the text begins with.
+        first: Box<PreTokenizerWrapper>,
+        /// For all others, where it is not the same.
+        other: Option<Box<PreTokenizerWrapper>>,
+    },
 }
 
 impl Cut {
@@ -78,42 +91,115 @@ impl Cut {
         })
     }
 
-    /// Every byte becomes a character of the byte-level alphabet.
-    pub fn to_alphabet(label: String) -> Self {
-        Self::Stage(label, Box::new(ByteLevel::new(false, true, false).into()))
-    }
-
-    /// Cuts all pieces.
+    /// Cuts all pieces that are text.
     ///
     /// # Errors
     /// When the stage takes too long or grows the text too far.
-    pub fn apply(&self, pieces: &mut PreTokenizedString, meter: &Meter) -> tokenizers::Result<()> {
-        match self {
-            Self::Regex {
-                cutter,
-                behavior,
-                invert,
-            } => {
-                let timed = cutter.timed(&meter.watch);
-                pieces.split(|_, piece| match invert {
-                    false => piece.split(timed, *behavior),
-                    true => piece.split(Invert(timed), *behavior),
-                })
-            }
-            Self::PrefixSpace => pieces.normalize(|piece| {
-                if !piece.get().starts_with(' ') {
-                    piece.prepend(" ");
+    pub fn apply(&self, pieces: Vec<Piece>, meter: &Meter) -> Result<Vec<Piece>, TokenizerError> {
+        let mut out = Vec::with_capacity(pieces.len());
+        let mut bytes = 0;
+        for piece in pieces {
+            let Piece::Text { text, at_start } = piece else {
+                out.push(piece);
+                continue;
+            };
+            match self {
+                Self::Regex {
+                    cutter,
+                    behavior,
+                    invert,
+                } => {
+                    let mut matches = cutter.matches(&text, &meter.watch)?;
+                    for (_, is_match) in &mut matches {
+                        *is_match ^= *invert;
+                    }
+                    let parts = kept(matches, *behavior).into_iter();
+                    out.extend(parts.map(|(start, end)| Piece::Text {
+                        text: text[start..end].to_owned(),
+                        at_start: at_start && start == 0,
+                    }));
                 }
-                Ok(())
-            }),
-            Self::Stage(label, stage) => {
-                stage.pre_tokenize(pieces)?;
-                let splits = pieces.get_splits(OffsetReferential::Normalized, OffsetType::None);
-                let bytes = splits.last().map_or(0, |(_, offsets, _)| offsets.1);
-                Ok(meter.allow(label, bytes)?)
+                Self::PrefixSpace => out.push(Piece::Text {
+                    text: match text.starts_with(' ') {
+                        true => text,
+                        false => format!(" {text}"),
+                    },
+                    at_start,
+                }),
+                Self::Alphabet(label) => {
+                    let text: String = text.bytes().map(byte_to_char).collect();
+                    bytes += text.len();
+                    meter.allow(label, bytes)?;
+                    out.push(Piece::Text { text, at_start });
+                }
+                Self::Stage {
+                    label,
+                    first,
+                    other,
+                } => {
+                    let stage = match other {
+                        Some(other) if !at_start => other,
+                        _ => first,
+                    };
+                    let mut cut = PreTokenizedString::from(text);
+                    stage.pre_tokenize(&mut cut).map_err(encode_error)?;
+                    let parts = cut.get_splits(OffsetReferential::Normalized, OffsetType::None);
+                    for (index, (text, _, _)) in parts.into_iter().enumerate() {
+                        bytes += text.len();
+                        out.push(Piece::Text {
+                            text: text.to_owned(),
+                            at_start: at_start && index == 0,
+                        });
+                    }
+                    meter.allow(label, bytes)?;
+                }
             }
         }
+        Ok(out)
     }
+}
+
+/// The stretches that are left of matches and gaps, none of them empty.
+fn kept(matches: Matches, behavior: SplitDelimiterBehavior) -> Vec<(usize, usize)> {
+    let mut kept: Vec<(usize, usize)> = Vec::with_capacity(matches.len());
+    let mut was_match = false;
+    match behavior {
+        SplitDelimiterBehavior::Isolated => kept.extend(matches.into_iter().map(|(at, _)| at)),
+        SplitDelimiterBehavior::Removed => {
+            let gaps = matches.into_iter().filter(|(_, is_match)| !is_match);
+            kept.extend(gaps.map(|(at, _)| at));
+        }
+        SplitDelimiterBehavior::Contiguous => {
+            for (at, is_match) in matches {
+                match kept.last_mut().filter(|_| is_match == was_match) {
+                    Some(last) => last.1 = at.1,
+                    None => kept.push(at),
+                }
+                was_match = is_match;
+            }
+        }
+        SplitDelimiterBehavior::MergedWithPrevious => {
+            for (at, is_match) in matches {
+                match kept.last_mut().filter(|_| is_match && !was_match) {
+                    Some(last) => last.1 = at.1,
+                    None => kept.push(at),
+                }
+                was_match = is_match;
+            }
+        }
+        SplitDelimiterBehavior::MergedWithNext => {
+            for (at, is_match) in matches.into_iter().rev() {
+                match kept.last_mut().filter(|_| is_match && !was_match) {
+                    Some(next) => next.0 = at.0,
+                    None => kept.push(at),
+                }
+                was_match = is_match;
+            }
+            kept.reverse();
+        }
+    }
+    kept.retain(|(start, end)| start < end);
+    kept
 }
 
 /// What the stages may make of one text, and how long they may take.
@@ -121,16 +207,6 @@ pub struct Meter {
     watch: Watch,
     text_bytes: usize,
     limit_bytes: usize,
-    /// The crate shares normalisers between threads and drops what they answer.
-    progress: Mutex<Progress>,
-}
-
-#[derive(Default)]
-struct Progress {
-    /// Bytes of the pieces that have been rewritten.
-    rewritten: usize,
-    /// What stopped the rewriting.
-    failure: Option<TokenizerError>,
 }
 
 impl Meter {
@@ -140,7 +216,6 @@ impl Meter {
             watch: Watch::start(text_bytes),
             text_bytes,
             limit_bytes: GROWN_BYTES.saturating_add(text_bytes.saturating_mul(GROWTH)),
-            progress: Mutex::default(),
         }
     }
 
@@ -154,109 +229,69 @@ impl Meter {
             limit_bytes: self.limit_bytes,
         })
     }
-
-    /// The failure of a rewriting, if there was one.
-    ///
-    /// # Errors
-    /// That failure.
-    pub fn check(&self) -> Result<(), TokenizerError> {
-        self.progress().failure.take().map_or(Ok(()), Err)
-    }
-
-    fn progress(&self) -> std::sync::MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// Rewrites pieces as long as the meter allows it; the failure is the meter's to tell.
-pub struct Rewriter<'a> {
-    /// Applied one after the other.
-    pub rewrites: &'a [Rewrite],
-    /// What they may cost.
-    pub meter: &'a Meter,
-}
-
-impl Normalizer for Rewriter<'_> {
-    fn normalize(&self, piece: &mut NormalizedString) -> tokenizers::Result<()> {
-        let mut progress = self.meter.progress();
-        if progress.failure.is_some() {
-            return Ok(());
-        }
-        for rewrite in self.rewrites {
-            if let Err(error) = rewrite.apply(piece, self.meter, progress.rewritten) {
-                progress.failure = Some(error);
-                return Ok(());
-            }
-        }
-        progress.rewritten += piece.len();
-        Ok(())
+/// Applies `rewrites` one after the other. `before` counts the bytes of all stretches that the meter's text has so
+/// far become.
+///
+/// # Errors
+/// When a stage takes too long or grows the text too far.
+pub fn rewritten(
+    rewrites: &[Rewrite],
+    text: &str,
+    meter: &Meter,
+    before: &mut usize,
+) -> Result<String, TokenizerError> {
+    let mut text = text.to_owned();
+    for rewrite in rewrites {
+        text = rewrite.apply(text, meter, *before)?;
     }
+    *before += text.len();
+    Ok(text)
 }
 
 impl Rewrite {
-    /// `before`: bytes of the pieces before this one.
     fn apply(
         &self,
-        piece: &mut NormalizedString,
+        mut text: String,
         meter: &Meter,
         before: usize,
-    ) -> Result<(), TokenizerError> {
+    ) -> Result<String, TokenizerError> {
         let allow = |bytes: usize| meter.allow(&self.label, before.saturating_add(bytes));
-        let done = match &self.kind {
+        let rewritten = match &self.kind {
             RewriteKind::Replace(cutter, content) => {
-                let found = cutter.matches(piece.get(), &meter.watch)?;
+                let found = cutter.matches(&text, &meter.watch)?;
                 let n_matches = found.iter().filter(|(_, is_match)| *is_match).count();
                 allow(n_matches.saturating_mul(content.len()))?;
-                replace(piece, found, content)
+                let part = |((start, end), is_match): ((usize, usize), bool)| match is_match {
+                    true => content.as_str(),
+                    false => &text[start..end],
+                };
+                found.into_iter().map(part).collect()
             }
-            // The crate loses count, and panics in a later stage, where nothing is put in front.
-            RewriteKind::Prepend(stage) if stage.prepend.is_empty() => Ok(()),
-            RewriteKind::Prepend(stage) => {
-                allow(piece.len().saturating_add(stage.prepend.len()))?;
-                stage.normalize(piece)
+            RewriteKind::Prepend(front) if !text.is_empty() => {
+                allow(text.len().saturating_add(front.len()))?;
+                text.insert_str(0, front);
+                text
             }
+            RewriteKind::Prepend(_) => text,
+            RewriteKind::Alphabet => text.bytes().map(byte_to_char).collect(),
             // The largest step of these is that of U+FDFA, eleven times its bytes, in NFKC and NFKD.
-            RewriteKind::Stage(stage) => stage.normalize(piece),
+            RewriteKind::Stage(stage) => {
+                let mut normalized = NormalizedString::from(text);
+                stage.normalize(&mut normalized).map_err(encode_error)?;
+                normalized.get().to_owned()
+            }
         };
-        done.map_err(encode_error)?;
-        allow(piece.len())
+        allow(rewritten.len())?;
+        Ok(rewritten)
     }
 }
 
-/// Replaces matches. The crate loses count, and panics in a later stage, where a match of nothing at the start is
-/// replaced by something; it does well what is the same, putting it in front.
-fn replace(
-    piece: &mut NormalizedString,
-    mut found: Matches,
-    content: &str,
-) -> tokenizers::Result<()> {
-    let in_front = found.first() == Some(&((0, 0), true));
-    if in_front {
-        found.remove(0);
-    }
-    piece.replace(Found(found), content)?;
-    if in_front {
-        piece.prepend(content);
-    }
-    Ok(())
-}
-
-/// Matches that have been found already.
-struct Found(Matches);
-
-impl Pattern for Found {
-    fn find_matches(&self, _inside: &str) -> tokenizers::Result<Matches> {
-        Ok(self.0.clone())
-    }
-}
-
-/// The crate's errors carry ours as they are; what it says itself becomes a text.
+/// What the crate says.
 pub fn encode_error(error: Box<dyn std::error::Error + Send + Sync>) -> TokenizerError {
-    match error.downcast::<TokenizerError>() {
-        Ok(ours) => *ours,
-        Err(error) => TokenizerError::Encode {
-            why: error.to_string(),
-        },
+    TokenizerError::Encode {
+        why: error.to_string(),
     }
 }
 
@@ -341,6 +376,15 @@ impl<'a> Place<'a> {
             .map_err(|error| self.bad("parameters", "what its kind has", &error.to_string()))
     }
 
+    /// The whole stage as a cut.
+    fn stage(&self, other: Option<Box<PreTokenizerWrapper>>) -> Result<Cut, TokenizerError> {
+        Ok(Cut::Stage {
+            label: self.full(),
+            first: self.read()?,
+            other,
+        })
+    }
+
     /// `{"String": …}` or `{"Regex": …}`, compiled.
     fn pattern(&self) -> Result<Cutter, TokenizerError> {
         let pattern = self.stage.get("pattern").unwrap_or(&Value::Null);
@@ -368,9 +412,10 @@ pub fn rewrites(file: &str, stage: Option<&Value>) -> Result<Vec<Rewrite>, Token
                 let content = place.field("content", "a text")?;
                 RewriteKind::Replace(Box::new(place.pattern()?), content)
             }
-            "Prepend" => RewriteKind::Prepend(place.read()?),
+            "Prepend" => RewriteKind::Prepend(place.field("prepend", "a text")?),
+            "ByteLevel" => RewriteKind::Alphabet,
             "NFC" | "NFD" | "NFKC" | "NFKD" | "Nmt" | "Strip" | "StripAccents" | "Lowercase"
-            | "BertNormalizer" | "ByteLevel" => RewriteKind::Stage(place.read()?),
+            | "BertNormalizer" => RewriteKind::Stage(place.read()?),
             other => {
                 return Err(TokenizerError::Unsupported {
                     what: "normalizer",
@@ -417,18 +462,26 @@ pub fn cuts(file: &str, stage: Option<&Value>) -> Result<Vec<Cut>, TokenizerErro
                         cuts.push(Cut::isolated(&place.full(), regex)?);
                     }
                 }
-                cuts.push(Cut::to_alphabet(place.full()));
+                cuts.push(Cut::Alphabet(place.full()));
             }
             "FixedLength" => {
                 let length: u64 = place.field("length", "a whole number")?;
                 if length == 0 {
                     return Err(place.bad("length", "at least 1", "0"));
                 }
-                cuts.push(Cut::Stage(place.full(), Box::new(place.read()?)));
+                cuts.push(place.stage(None)?);
             }
-            "Metaspace" | "Digits" | "Punctuation" | "Whitespace" | "WhitespaceSplit"
-            | "CharDelimiterSplit" | "UnicodeScripts" | "BertPreTokenizer" => {
-                cuts.push(Cut::Stage(place.full(), Box::new(place.read()?)));
+            "Metaspace" => {
+                let mut stage: Metaspace = place.read()?;
+                let other = (stage.get_prepend_scheme() == PrependScheme::First).then(|| {
+                    stage.set_prepend_scheme(PrependScheme::Never);
+                    Box::new(stage.into())
+                });
+                cuts.push(place.stage(other)?);
+            }
+            "Digits" | "Punctuation" | "Whitespace" | "WhitespaceSplit" | "CharDelimiterSplit"
+            | "UnicodeScripts" | "BertPreTokenizer" => {
+                cuts.push(place.stage(None)?);
             }
             other => {
                 return Err(TokenizerError::Unsupported {

@@ -517,3 +517,88 @@ fn cuts_are_those_of_the_library() {
         }
     }
 }
+
+#[test]
+fn added_tokens_are_found_as_in_the_library() {
+    let token = |id: u32, text: &str, flags: &[&str]| {
+        let flag = |name: &str| flags.contains(&name);
+        json!({"id": id, "content": text, "single_word": flag("single_word"), "lstrip": flag("lstrip"),
+            "rstrip": flag("rstrip"), "normalized": flag("normalized"), "special": flag("special")})
+    };
+    let mut json = with("normalizer", json!({"type": "Lowercase"}));
+    json["added_tokens"] = json!([
+        token(256, "<s>", &["special"]),
+        token(257, "<mask>", &["special", "lstrip"]),
+        token(258, "<|user|>", &["special", "rstrip"]),
+        token(259, "<|user|>x", &[]),
+        token(260, "word", &["single_word"]),
+        token(261, "Day", &["normalized"]),
+        token(262, "<both>", &["lstrip", "rstrip", "normalized"]),
+        token(263, "日", &[]),
+    ]);
+    let (ours, theirs) = (load(&json).unwrap(), theirs(&json));
+    let texts = [
+        "a<s>b",
+        "a  <mask> <mask>",
+        "<|user|>  \n x<|user|>x <|user|>",
+        "word words aword word_ (word) é word",
+        "Day day DAY yesterday",
+        "  <both>  <both> <BOTH> a",
+        "日本日<s>日",
+        "<|user|> <mask> <both> day",
+        "<|use<|user|",
+    ];
+    for text in texts {
+        let want = theirs.encode(text, false).unwrap();
+        let got = ours.encode(text, Specials::Parse).unwrap();
+        assert_eq!(got, want.get_ids(), "{text:?}");
+    }
+    // The library panics where a token lies within white space that another took along.
+    json["added_tokens"] = json!([token(256, "<r>", &["rstrip"]), token(257, " ", &["lstrip"])]);
+    let ours = load(&json).unwrap();
+    assert_eq!(
+        ours.encode("<r>   a", Specials::Parse).unwrap(),
+        [256, 257, 257, 257, 97]
+    );
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_stages_in_any_order_give_an_answer(
+        stages in proptest::collection::vec((0..16usize, 0..16usize), 0..5),
+        text in "[ a<s>\u{301}日Ａ\u{fdfa}_\n]{0,12}",
+    ) {
+        let normalizers = [
+            json!({"type": "NFC"}), json!({"type": "NFKD"}), json!({"type": "StripAccents"}), json!({"type": "Lowercase"}),
+            json!({"type": "Nmt"}), json!({"type": "Strip", "strip_left": true, "strip_right": false}),
+            json!({"type": "Prepend", "prepend": ""}), json!({"type": "Prepend", "prepend": "_é"}),
+            json!({"type": "Replace", "pattern": {"Regex": "^"}, "content": "é_"}),
+            json!({"type": "Replace", "pattern": {"Regex": "a*"}, "content": ""}),
+            json!({"type": "Replace", "pattern": {"String": " "}, "content": "日"}), json!({"type": "ByteLevel"}),
+            json!({"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null, "lowercase": true}),
+        ];
+        let cuts = [
+            json!({"type": "Whitespace"}), json!({"type": "WhitespaceSplit"}), json!({"type": "BertPreTokenizer"}),
+            json!({"type": "Digits", "individual_digits": true}), json!({"type": "Punctuation", "behavior": "MergedWithNext"}),
+            json!({"type": "CharDelimiterSplit", "delimiter": "a"}), json!({"type": "UnicodeScripts"}),
+            json!({"type": "FixedLength", "length": 1}),
+            json!({"type": "Metaspace", "replacement": "日", "prepend_scheme": "first", "split": true}),
+            json!({"type": "Metaspace", "replacement": "_", "prepend_scheme": "always", "split": false}),
+            json!({"type": "Split", "pattern": {"Regex": "x*"}, "behavior": "MergedWithPrevious", "invert": true}),
+            json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}),
+        ];
+        let mut json = bytes_json(&[]);
+        json["model"]["byte_fallback"] = json!(true);
+        let n = normalizers.len();
+        json["normalizer"] = sequence("normalizer", stages.iter().map(|(at, _)| normalizers[at % n].clone()).collect());
+        let n = cuts.len();
+        json["pre_tokenizer"] = sequence("pre_tokenizer", stages.iter().map(|(_, at)| cuts[at % n].clone()).collect());
+        json["added_tokens"] = json!([
+            {"id": 256, "content": "<s>", "lstrip": true, "rstrip": true}, {"id": 257, "content": " ", "lstrip": true, "normalized": true},
+        ]);
+        let tokenizer = load(&json).unwrap();
+        if let Err(error) = tokenizer.encode(&text, Specials::Parse) {
+            proptest::prop_assert!(matches!(error, TokenizerError::Inexpressible { .. }), "{}", error);
+        }
+    }
+}
