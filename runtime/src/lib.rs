@@ -42,7 +42,7 @@
 //!
 //! This is a library for other programs: it knows no command line and no terminal, installs no signal handler and
 //! prints nothing; what there is to say it hands back as notes. Rooms that only its own parts need are private; the
-//! others ([`format`], [`graph`], [`network`], [`pool`], [`profile`], …) are documented, each at its head.
+//! others ([`mod@format`], [`graph`], [`network`], [`pool`], [`profile`], …) are documented, each at its head.
 //!
 //! # Vocabulary
 //!

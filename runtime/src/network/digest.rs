@@ -1,7 +1,7 @@
 //! [`ModelDigest`]: what tells one model from another, in milliseconds.
 //!
 //! It is the SHA-256 of the configuration, of how each projection is read, of every tensor's name, type and shape in file order, and of the first,
-//! the last and up to [`SAMPLES`] evenly spaced blocks of [`BLOCK_BYTES`] of every tensor's bytes. Two files that agree
+//! the last and up to `SAMPLES` evenly spaced blocks of `BLOCK_BYTES` of every tensor's bytes. Two files that agree
 //! in all this are taken for the same model. That holds for models that were trained, quantised or fine-tuned apart,
 //! and for files cut short; it does not notice a single changed bit between two samples, so it is no proof against
 //! damage or malice. Another file format is another model, and a program that reads more of a configuration than

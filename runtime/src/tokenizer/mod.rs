@@ -421,7 +421,7 @@ impl Tokenizer {
     }
 
     /// The raw bytes that `id` prints; nothing for tokens that are never printed. Not always whole characters:
-    /// [`crate::stream::TextStream`] joins them.
+    /// `TextStream` joins them.
     ///
     /// # Errors
     /// When `id` names no token.

@@ -7,7 +7,7 @@
 //! i8       an 8-bit copy with the error of each row known
 //! i4       a 4-bit copy with random rounding: half the bytes, and a bound that holds but for one time in 10¹⁸ rows
 //! ```
-//! The last three screen: each logit comes with a proven bound on its distance from the exact one ([`bound`]), and
+//! The last three screen: each logit comes with a proven bound on its distance from the exact one (`bound.rs`), and
 //! rows that can be among the likeliest within it are computed again exactly. So greedy, top-k, and min-p and top-p
 //! within top-k, choose what the exact head chooses, ties included. Whoever needs all logits gets them from the
 //! table as it is stored, whatever the form.
