@@ -47,6 +47,47 @@ const NEVER: &[Never] = &[
         but: &["codegen/src/kernel/build.rs"],
         to: &[
             "crate::backend",
+            "crate::ahead",
+            "cranelift_codegen",
+            "cranelift_module",
+            "iced_x86",
+        ],
+        why: "calling a kernel needs no compiler",
+    },
+    Never {
+        from: "codegen/src/abi.rs",
+        but: &[],
+        to: &["crate::backend", "crate::kernel", "crate::variant"],
+        why: "who emits code and who calls it meet here, and are not known here",
+    },
+    Never {
+        from: "codegen/src/backend/",
+        but: &[],
+        to: &["crate::kernel", "crate::variant", "crate::ahead"],
+        why: "an emitter knows programs, not families and not who calls the code",
+    },
+    Never {
+        from: "codegen/src/variant/",
+        but: &[],
+        to: &["crate::backend", "crate::kernel"],
+        why: "a family describes its kernel and leaves code to others",
+    },
+    Never {
+        from: "codegen/src/program/",
+        but: &[],
+        to: &[
+            "crate::backend",
+            "crate::kernel",
+            "crate::variant",
+            "crate::layout",
+        ],
+        why: "a program is data, whoever builds it and whoever runs it",
+    },
+    Never {
+        from: "codegen/src/kernel/",
+        but: &["codegen/src/kernel/build.rs"],
+        to: &[
+            "crate::backend",
             "cranelift_codegen",
             "cranelift_frontend",
             "iced_x86",
