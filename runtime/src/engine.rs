@@ -14,7 +14,7 @@ use crate::network::linear::Linear;
 use crate::network::product::Tap;
 use crate::network::{BuildError, KernelsUsed};
 use crate::pool::Pool;
-use crate::sequence::{CacheShape, ContextError, Sequence, SequenceOptions};
+use crate::sequence::{ContextError, KvType, Sequence, SequenceOptions};
 use crate::step::{self, Append, Step, StepError};
 use std::sync::Arc;
 
@@ -41,6 +41,8 @@ pub enum EngineError {
 pub struct EngineOptions {
     /// Positions to hold; by default the model's own, at most [`DEFAULT_CONTEXT`].
     pub n_ctx: Option<usize>,
+    /// How keys and values are stored, [`KvType::F16`] by default; results depend on it.
+    pub kv: KvType,
     /// Tokens of a batch, [`BATCH`] by default; results do not depend on it.
     pub batch: Option<usize>,
 }
@@ -77,6 +79,7 @@ impl Engine {
     ) -> Result<Self, ContextError> {
         let sequence = SequenceOptions {
             n_ctx: options.n_ctx,
+            kv: options.kv,
         };
         let sequence = Sequence::new(&network, &sequence)?;
         let batch = options.batch.unwrap_or(BATCH).clamp(1, sequence.n_ctx());
@@ -134,7 +137,7 @@ impl Engine {
 
     /// Bytes of weights and cache that decoding one token reads when `held` tokens are held.
     pub fn bytes_per_token(&self, held: usize) -> usize {
-        let cache = CacheShape::of(self.network().config()).position_bytes() * held;
+        let cache = self.sequence.cache().shape().position_bytes() * held;
         self.network().weight_bytes_per_token() + cache
     }
 

@@ -79,15 +79,15 @@ fn decoding_allocates_nothing_after_the_first_token() {
         );
         assert_eq!(engine.position(), PAGE);
         assert_eq!(counted, 0, "{threads} threads, within a page");
-        let page = of_decoding(&mut engine, 1);
-        assert!(
-            (1..=4).contains(&page),
-            "{page} allocations for a page and the list of tokens"
-        );
-        assert_eq!(
-            of_decoding(&mut engine, PAGE - 1),
-            0,
-            "{threads} threads, within the next page"
-        );
+        // From the third page on, attention is shared out, which takes memory of its own.
+        for pages in 2..4 {
+            let page = of_decoding(&mut engine, 1);
+            assert!(
+                (1..=9).contains(&page),
+                "{page} allocations for page {pages}, the list of tokens and attention"
+            );
+            let within = of_decoding(&mut engine, PAGE - 1);
+            assert_eq!(within, 0, "{threads} threads, within page {pages}");
+        }
     }
 }

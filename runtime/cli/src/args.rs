@@ -9,6 +9,7 @@ use bitnet_runtime::format::{I2sBlock, OpenOptions};
 use bitnet_runtime::graph::Acts;
 use bitnet_runtime::network::head::HeadForm;
 use bitnet_runtime::sample::SamplerParams;
+use bitnet_runtime::sequence::KvType;
 use bitnet_runtime::setup::Setup;
 use clap::Args;
 use std::path::PathBuf;
@@ -65,6 +66,9 @@ pub struct RunArgs {
     /// Tokens of a prompt that go through the layers together; the result does not depend on it.
     #[arg(long, value_parser = positive)]
     pub(crate) batch: Option<usize>,
+    /// How keys and values are kept: f32, f16 or q8_0; the result depends on it.
+    #[arg(long, value_name = "TYPE", default_value_t)]
+    pub(crate) kv: KvType,
 }
 
 /// How the next token is chosen.
@@ -143,6 +147,7 @@ impl ModelArgs {
             engine: EngineOptions {
                 n_ctx: run.ctx,
                 batch: run.batch,
+                kv: run.kv,
             },
             ..self.setup()?
         })

@@ -128,6 +128,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
 fn load(path: &Path, engine: &mut Engine) -> Result<Vec<u32>> {
     let options = SequenceOptions {
         n_ctx: Some(engine.n_ctx()),
+        ..SequenceOptions::default()
     };
     let sequence = Sequence::load(engine.network(), path, &options)?;
     let tokens = sequence.tokens().to_vec();

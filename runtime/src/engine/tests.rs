@@ -23,10 +23,12 @@ fn open(name: &str) -> Arc<Model> {
     Arc::new(format::open(&path, &OpenOptions::default()).unwrap_or_else(|e| panic!("{name}: {e}")))
 }
 
+/// With keys and values as they are computed, which all digests but [`LONG_DIGESTS`] are of.
 fn engine(model: &Arc<Model>, threads: usize, kernels: &mut Kernels, batch: usize) -> Engine {
     let pool = Arc::new(Pool::new(threads).expect("threads"));
     let options = EngineOptions {
         batch: Some(batch),
+        kv: KvType::F32,
         ..EngineOptions::default()
     };
     Engine::new(Arc::clone(model), pool, kernels, &options).expect("the fixture loads")
@@ -165,8 +167,13 @@ fn fixtures_are_reproduced_from_gguf_and_from_hugging_face() {
 
 /// The digest of all logits of 40 tokens, taken in runs of `run`.
 fn digest(engine: &mut Engine, run: usize) -> String {
+    digest_of(engine, 40, run)
+}
+
+/// The digest of all logits of `count` tokens, taken in runs of `run`.
+fn digest_of(engine: &mut Engine, count: u32, run: usize) -> String {
     let vocab = engine.n_vocab() as u32;
-    let tokens: Vec<u32> = (0..40).map(|i| (i * 97 + 13) % vocab).collect();
+    let tokens: Vec<u32> = (0..count).map(|i| (i * 97 + 13) % vocab).collect();
     let mut hash = Sha256::new();
     engine.reset();
     for tokens in tokens.chunks(run) {
@@ -194,6 +201,48 @@ const DIGESTS: [(&str, &str); 3] = [
         "c5d18b1ef8524f3e0c64848251202896015af72ba27d868d23138b3a09c92616",
     ),
 ];
+
+/// As [`DIGESTS`], of 300 tokens of the demo model with each type of keys and values: several pages, and attention
+/// that is shared out.
+const LONG_DIGESTS: [(KvType, &str); 3] = [
+    (
+        KvType::F32,
+        "a6d14e7b482d1f4dcca652333fae9a7da57340560e4efb2dd44c3a99e02389f8",
+    ),
+    (
+        KvType::F16,
+        "8e3351c2d7324f70b9568e6bc939bd78b8af7d7dc30f26f0719a7963434790ed",
+    ),
+    (
+        KvType::Q8_0,
+        "d2ea4f95a8cb47e5adf5ba1fbd947141907f77778906f8ad29985a5a6ca58e12",
+    ),
+];
+
+#[test]
+fn long_contexts_give_the_recorded_bits_of_each_type_of_keys_and_values() {
+    let (model, _) = recorded("demo");
+    let mut wrong = Vec::new();
+    for (kv, want) in LONG_DIGESTS {
+        for (threads, batch, run) in [(1, 128, 300), (3, 128, 300), (2, 128, 1), (7, 17, 64)] {
+            let pool = Arc::new(Pool::new(threads).expect("threads"));
+            let options = EngineOptions {
+                kv,
+                batch: Some(batch),
+                ..EngineOptions::default()
+            };
+            let mut engine = Engine::new(Arc::clone(&model), pool, &mut estimated(), &options)
+                .expect("the demo model loads");
+            let got = digest_of(&mut engine, 300, run);
+            if got != want {
+                wrong.push(format!(
+                    "{kv}, {threads} threads, batches of {batch}, runs of {run}: {got}"
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
 
 fn recorded(name: &str) -> (Arc<Model>, &'static str) {
     let (_, digest) = DIGESTS
@@ -267,7 +316,10 @@ fn logits_are_the_recorded_bits_for_every_kernel() {
                 Arc::clone(&model),
                 Arc::new(Pool::new(threads).expect("threads")),
                 &mut kernels,
-                &EngineOptions::default(),
+                &EngineOptions {
+                    kv: KvType::F32,
+                    ..EngineOptions::default()
+                },
             ) {
                 Ok(engine) => engine,
                 // An emitter may refuse a family with a reason: an ordinary answer.
@@ -296,7 +348,7 @@ fn wrong_tokens_and_a_full_context_are_named_and_leave_the_engine_usable() {
     let pool = Arc::new(Pool::new(1).expect("a thread"));
     let options = EngineOptions {
         n_ctx: Some(8),
-        batch: None,
+        ..EngineOptions::default()
     };
     let mut engine =
         Engine::new(Arc::clone(&model), pool, &mut estimated(), &options).expect("it loads");
@@ -332,7 +384,7 @@ fn wrong_tokens_and_a_full_context_are_named_and_leave_the_engine_usable() {
         let pool = Arc::new(Pool::new(1).expect("a thread"));
         let options = EngineOptions {
             n_ctx: Some(n_ctx),
-            batch: None,
+            ..EngineOptions::default()
         };
         let e = Engine::new(Arc::clone(&model), pool, &mut estimated(), &options)
             .err()

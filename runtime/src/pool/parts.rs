@@ -151,10 +151,33 @@ pub struct ColumnBlock<'p, T> {
     part: PhantomData<&'p mut [T]>,
 }
 
+impl<'p, T> ColumnBlock<'p, T> {
+    /// All of a matrix with rows of `stride`.
+    ///
+    /// # Panics
+    /// When `stride` is 0.
+    pub fn whole(matrix: &'p mut [T], stride: usize) -> Self {
+        Self {
+            start: matrix.as_mut_ptr(),
+            stride,
+            first_row: 0,
+            rows: matrix.len() / stride,
+            first: 0,
+            width: stride,
+            part: PhantomData,
+        }
+    }
+}
+
 impl<T> ColumnBlock<'_, T> {
     /// The first row.
     pub fn first_row(&self) -> usize {
         self.first_row
+    }
+
+    /// Lets go of the rows past the first `rows`.
+    pub fn keep_rows(&mut self, rows: usize) {
+        self.rows = self.rows.min(rows);
     }
 
     /// How many rows.

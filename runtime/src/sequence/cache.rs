@@ -1,14 +1,12 @@
 //! [`KvCache`]: keys and values of all layers, in pages that are taken as positions are used.
 //!
-//! Everything is f32: squared ReLU makes values of 1e6, which f16 cannot hold, and an f32 cache keeps a prompt
-//! that is processed at once equal to one processed token by token without a rule for when to round.
-//!
-//! A page holds [`PAGE`] positions of every layer, `[layers, kv_heads, keys | values]`: the keys of a head in blocks
-//! of [`KEY_BLOCK`] positions, transposed (`[blocks, head_dim, KEY_BLOCK]`), so that a score is one lane of a vector;
-//! its values as rows (`[positions, head_dim]`). Forks share the pages that are full and copy the one they write.
+//! A page holds [`PAGE`] positions of every layer, `[layers, kv_heads]` heads laid out as [`HeadLayout`] says. Forks
+//! share the pages that are full and copy the one they write.
 
+use super::kv::{HeadLayout, KvType, SLAB};
 use crate::graph::ModelConfig;
 use crate::memory::HugeBytes;
+use bytemuck::AnyBitPattern;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -25,40 +23,30 @@ pub struct CacheShape {
     pub layers: usize,
     /// Heads of keys and of values.
     pub kv_heads: usize,
-    /// Columns of a head.
-    pub head_dim: usize,
+    /// How a head is stored.
+    pub head: HeadLayout,
 }
 
 impl CacheShape {
     /// The cache of a model.
-    pub fn of(config: &ModelConfig) -> Self {
+    pub fn of(config: &ModelConfig, kv: KvType) -> Self {
         Self {
             layers: config.n_layers,
             kv_heads: config.n_kv_heads,
-            head_dim: config.head_dim,
+            head: HeadLayout::new(kv, config.head_dim),
         }
     }
 
     /// Bytes of one position.
     pub fn position_bytes(&self) -> usize {
-        self.layers * self.kv_heads * 2 * self.head_dim * size_of::<f32>()
-    }
-
-    /// Floats of the keys of one head and page; as many values follow.
-    fn keys_len(&self) -> usize {
-        PAGE * self.head_dim
-    }
-
-    /// Bytes of keys and values of one head and page.
-    fn head_bytes(&self) -> usize {
-        2 * self.keys_len() * size_of::<f32>()
+        self.layers * self.kv_heads * self.head.row_bytes()
     }
 
     /// Bytes of a page; `None` beyond what can be addressed.
     fn page_bytes(&self) -> Option<usize> {
-        [PAGE, self.kv_heads, self.head_dim, 2 * size_of::<f32>()]
-            .into_iter()
-            .try_fold(self.layers, usize::checked_mul)
+        self.layers
+            .checked_mul(self.kv_heads)?
+            .checked_mul(self.head.bytes())
     }
 }
 
@@ -141,12 +129,10 @@ impl KvCache {
 
     /// One head's keys and values in one layer.
     pub fn head(&self, layer: usize, kv_head: usize) -> HeadCache<'_> {
-        let head_bytes = self.shape.head_bytes();
         HeadCache {
             pages: &self.pages,
-            start: (layer * self.shape.kv_heads + kv_head) * head_bytes,
-            keys_len: self.shape.keys_len(),
-            head_dim: self.shape.head_dim,
+            start: (layer * self.shape.kv_heads + kv_head) * self.shape.head.bytes(),
+            layout: self.shape.head,
         }
     }
 
@@ -155,8 +141,8 @@ impl KvCache {
     /// # Panics
     /// When [`Self::make_room`] did not make them writable.
     pub fn slots(&mut self, layer: usize, new: Range<usize>) -> impl Iterator<Item = &mut [u8]> {
-        let (head_bytes, kv_heads) = (self.shape.head_bytes(), self.shape.kv_heads);
-        let layer_bytes = head_bytes * kv_heads;
+        let head_bytes = self.shape.head.bytes();
+        let layer_bytes = head_bytes * self.shape.kv_heads;
         self.pages[pages_of(&new)].iter_mut().flat_map(move |page| {
             let page = Arc::get_mut(page).expect("make_room made the page this cache's own");
             page[layer * layer_bytes..][..layer_bytes].chunks_exact_mut(head_bytes)
@@ -169,57 +155,66 @@ pub fn pages_of(positions: &Range<usize>) -> Range<usize> {
     positions.start / PAGE..positions.end.div_ceil(PAGE)
 }
 
-/// Writes a rotated key and a value, `[head_dim]` each, as `position` into its page's slot.
-pub fn store(slot: &mut [u8], position: usize, key: &[f32], value: &[f32]) {
-    let (head_dim, at) = (key.len(), position % PAGE);
-    let (keys, values) = bytemuck::cast_slice_mut::<u8, f32>(slot).split_at_mut(PAGE * head_dim);
-    let block = &mut keys[at / KEY_BLOCK * KEY_BLOCK * head_dim..][..KEY_BLOCK * head_dim];
-    for (column, &k) in block.chunks_exact_mut(KEY_BLOCK).zip(key) {
-        column[at % KEY_BLOCK] = k;
-    }
-    values[at * head_dim..][..head_dim].copy_from_slice(value);
-}
-
 /// Keys and values of one head in one layer.
 #[derive(Clone, Copy)]
 pub struct HeadCache<'a> {
     pages: &'a [Arc<Page>],
-    /// Bytes before the head's keys in every page.
+    /// Bytes before the head in every page.
     start: usize,
-    keys_len: usize,
-    head_dim: usize,
+    layout: HeadLayout,
 }
 
 impl<'a> HeadCache<'a> {
-    #[inline(always)]
-    fn floats(&self, position: usize, from: usize, len: usize) -> &'a [f32] {
-        let page = &self.pages[position / PAGE];
-        let from = self.start + from * size_of::<f32>();
-        bytemuck::cast_slice(&page[from..from + len * size_of::<f32>()])
+    /// How the head is stored.
+    pub fn layout(&self) -> HeadLayout {
+        self.layout
     }
 
-    /// The keys of block `block`, `[head_dim, KEY_BLOCK]`.
+    /// The head in the page of `position`.
+    pub fn slot(&self, position: usize) -> &'a [u8] {
+        &self.pages[position / PAGE][self.start..][..self.layout.bytes()]
+    }
+
+    /// The keys of block `block`, `[head_dim, KEY_BLOCK]`. `C` is the type's code.
     #[inline(always)]
-    pub fn keys(&self, block: usize) -> &'a [f32] {
-        let len = KEY_BLOCK * self.head_dim;
+    pub fn keys<C: AnyBitPattern>(&self, block: usize) -> &'a [[C; KEY_BLOCK]] {
         let position = block * KEY_BLOCK;
-        self.floats(position, position % PAGE * self.head_dim, len)
+        let (len, at) = (self.layout.head_dim(), position % PAGE / KEY_BLOCK);
+        let codes: &[C] = bytemuck::cast_slice(&self.slot(position)[..self.layout.values_at()]);
+        &codes.as_chunks().0[at * len..][..len]
     }
 
-    /// The key and the value of one position, `[head_dim]` each.
-    pub fn read(&self, position: usize, key: &mut [f32], value: &mut [f32]) {
-        let block = self.keys(position / KEY_BLOCK);
-        for (k, column) in key.iter_mut().zip(block.chunks_exact(KEY_BLOCK)) {
-            *k = column[position % KEY_BLOCK];
-        }
-        value.copy_from_slice(self.values(position..position + 1));
-    }
-
-    /// The values of `positions`, all of one page: `[positions, head_dim]`.
+    /// The scales of block `block` in group `group`.
     #[inline(always)]
-    pub fn values(&self, positions: Range<usize>) -> &'a [f32] {
-        let from = self.keys_len + positions.start % PAGE * self.head_dim;
-        self.floats(positions.start, from, positions.len() * self.head_dim)
+    pub fn key_scales(&self, group: usize, block: usize) -> &'a [f32; KEY_BLOCK] {
+        let position = block * KEY_BLOCK;
+        let scales = bytemuck::cast_slice(&self.slot(position)[self.layout.scales_at()..]);
+        let from = group * PAGE + position % PAGE;
+        scales[from..]
+            .first_chunk()
+            .expect("scales of a whole block")
+    }
+
+    /// The values of `positions`, all of one page, in slab `slab`: `[positions, SLAB]`.
+    #[inline(always)]
+    pub fn values<C: AnyBitPattern>(
+        &self,
+        slab: usize,
+        positions: Range<usize>,
+    ) -> &'a [[C; SLAB]] {
+        let slot = self.slot(positions.start);
+        let codes: &[C] =
+            bytemuck::cast_slice(&slot[self.layout.values_at()..self.layout.scales_at()]);
+        let from = slab * PAGE + positions.start % PAGE;
+        &codes.as_chunks().0[from..][..positions.len()]
+    }
+
+    /// The scales of the values of `positions`, all of one page, in group `group`.
+    #[inline(always)]
+    pub fn value_scales(&self, group: usize, positions: Range<usize>) -> &'a [f32] {
+        let slot = self.slot(positions.start);
+        let scales: &[f32] = bytemuck::cast_slice(&slot[self.layout.value_scales_at()..]);
+        &scales[group * PAGE + positions.start % PAGE..][..positions.len()]
     }
 }
 
@@ -227,69 +222,119 @@ impl<'a> HeadCache<'a> {
 mod tests {
     use super::*;
 
-    const SHAPE: CacheShape = CacheShape {
-        layers: 2,
-        kv_heads: 3,
-        head_dim: 4,
-    };
+    fn shape(kv: KvType) -> CacheShape {
+        CacheShape {
+            layers: 2,
+            kv_heads: 3,
+            head: HeadLayout::new(kv, 36),
+        }
+    }
 
-    /// What is written at a position: a number that names layer, head, position and column.
-    fn row(layer: usize, head: usize, position: usize, value: bool) -> [f32; 4] {
-        std::array::from_fn(|d| {
-            (((layer * 3 + head) * 1000 + position) * 8 + d) as f32 + 0.5 * f32::from(value)
-        })
+    /// What is written at a position: small integers, which every type holds as they are, that tell where they belong.
+    fn row(layer: usize, head: usize, position: usize, value: bool) -> Vec<f32> {
+        let of =
+            |d: usize| (layer * 31 + head * 17 + position * 7 + d * 5 + usize::from(value)) % 255;
+        // 127 in every group of 32 columns makes the scale of an 8-bit row 1.
+        (0..36)
+            .map(|d| {
+                if d % 32 == 0 {
+                    127.0
+                } else {
+                    of(d) as f32 - 127.0
+                }
+            })
+            .collect()
     }
 
     fn fill(cache: &mut KvCache, new: Range<usize>) {
         cache.make_room(new.clone()).unwrap();
-        for layer in 0..SHAPE.layers {
+        let CacheShape {
+            layers,
+            kv_heads,
+            head: layout,
+        } = cache.shape();
+        for layer in 0..layers {
             let pages = pages_of(&new);
             for (i, slot) in cache.slots(layer, new.clone()).enumerate() {
-                let (page, head) = (pages.start + i / SHAPE.kv_heads, i % SHAPE.kv_heads);
+                let (page, head) = (pages.start + i / kv_heads, i % kv_heads);
                 for position in (page * PAGE..(page + 1) * PAGE).filter(|p| new.contains(p)) {
                     let (key, value) = (
                         row(layer, head, position, false),
                         row(layer, head, position, true),
                     );
-                    store(slot, position, &key, &value);
+                    layout.store(slot, position, &key, &value);
                 }
             }
         }
     }
 
+    /// The key and the value of a position.
+    fn read(cache: HeadCache<'_>, position: usize) -> (Vec<f32>, Vec<f32>) {
+        fn of<C: AnyBitPattern>(
+            cache: HeadCache<'_>,
+            position: usize,
+            float: impl Fn(C) -> f32,
+        ) -> (Vec<f32>, Vec<f32>) {
+            let block = cache.keys::<C>(position / KEY_BLOCK);
+            let key = block
+                .iter()
+                .map(|column| float(column[position % KEY_BLOCK]))
+                .collect();
+            let slabs = (0..cache.layout().slabs())
+                .flat_map(|s| cache.values::<C>(s, position..position + 1)[0]);
+            (
+                key,
+                slabs.take(cache.layout().head_dim()).map(float).collect(),
+            )
+        }
+        match cache.layout().kv() {
+            KvType::F32 => of(cache, position, |c: f32| c),
+            KvType::F16 => of(cache, position, half::f16::to_f32),
+            KvType::Q8_0 => of(cache, position, |c: i8| c.into()),
+        }
+    }
+
     fn check(cache: &KvCache, len: usize) {
-        for (layer, head) in
-            (0..SHAPE.layers).flat_map(|l| (0..SHAPE.kv_heads).map(move |h| (l, h)))
-        {
+        for (layer, head) in (0..2).flat_map(|l| (0..3).map(move |h| (l, h))) {
             let cache = cache.head(layer, head);
-            let (mut key, mut value) = ([0f32; 4], [0f32; 4]);
             for position in 0..len {
-                cache.read(position, &mut key, &mut value);
+                let (key, value) = read(cache, position);
                 assert_eq!(key, row(layer, head, position, false), "key {position}");
                 assert_eq!(value, row(layer, head, position, true), "value {position}");
+                let groups = match cache.layout().kv() {
+                    KvType::F32 => 0,
+                    KvType::F16 => 1,
+                    KvType::Q8_0 => 2,
+                };
+                for g in 0..groups {
+                    let scale = cache.key_scales(g, position / KEY_BLOCK)[position % KEY_BLOCK];
+                    assert!((scale - 1.0).abs() < 1e-6, "{scale}");
+                    let scale = cache.value_scales(g, position..position + 1)[0];
+                    assert!((scale - 1.0).abs() < 1e-6, "{scale}");
+                }
             }
         }
     }
 
     #[test]
     fn positions_are_found_where_they_were_stored() {
-        let mut cache = KvCache::new(SHAPE);
-        assert_eq!(cache.bytes(), 0);
-        let mut held = 0;
-        for end in [1, 31, 33, PAGE, PAGE + 1, 3 * PAGE + 7] {
-            fill(&mut cache, held..end);
-            held = end;
-            check(&cache, held);
-            assert_eq!(
-                cache.bytes(),
-                held.div_ceil(PAGE) * PAGE * SHAPE.position_bytes()
-            );
+        for kv in KvType::ALL {
+            let mut cache = KvCache::new(shape(kv));
+            assert_eq!(cache.bytes(), 0);
+            let mut held = 0;
+            for end in [1, 31, 33, PAGE, PAGE + 1, 3 * PAGE + 7] {
+                fill(&mut cache, held..end);
+                held = end;
+                check(&cache, held);
+                let page = cache.bytes() / held.div_ceil(PAGE);
+                assert!(page >= PAGE * shape(kv).position_bytes(), "{kv}: {page}");
+            }
         }
     }
 
     #[test]
     fn forks_share_what_is_full_and_never_write_to_each_other() {
-        let mut cache = KvCache::new(SHAPE);
+        let mut cache = KvCache::new(shape(KvType::F16));
         fill(&mut cache, 0..PAGE + 9);
         let mut fork = cache.fork(PAGE + 4);
         assert!(Arc::ptr_eq(&cache.pages[0], &fork.pages[0]));
@@ -300,23 +345,25 @@ mod tests {
         );
         assert!(!Arc::ptr_eq(&cache.pages[1], &fork.pages[1]));
         let slot = fork.slots(0, PAGE + 5..PAGE + 6).next().unwrap();
-        store(slot, PAGE + 5, &[9.0; 4], &[9.0; 4]);
+        shape(KvType::F16)
+            .head
+            .store(slot, PAGE + 5, &[9.0; 36], &[9.0; 36]);
         check(&cache, PAGE + 9);
         check(&fork, PAGE + 5);
-        assert_eq!(fork.head(0, 0).values(PAGE + 5..PAGE + 6), [9.0; 4]);
+        assert_eq!(read(fork.head(0, 0), PAGE + 5).0, [9.0; 36]);
         // A shared page of which nothing is held is not copied.
         let mut other = cache.fork(PAGE + 9);
         other.make_room(PAGE..PAGE + 1).unwrap();
-        assert_eq!(other.head(0, 0).values(PAGE + 3..PAGE + 4), [0.0; 4]);
+        assert_eq!(read(other.head(0, 0), PAGE + 3).1, [0.0; 36]);
         cache.release_after(PAGE);
-        assert_eq!(cache.bytes(), PAGE * SHAPE.position_bytes());
+        assert_eq!(cache.pages.len(), 1);
     }
 
     #[test]
     fn a_page_beyond_memory_is_an_answer() {
         let shape = CacheShape {
             layers: usize::MAX / 2,
-            ..SHAPE
+            ..shape(KvType::F32)
         };
         let refused = KvCache::new(shape).make_room(0..1);
         assert_eq!(refused, Err(NoMemory { bytes: usize::MAX }));

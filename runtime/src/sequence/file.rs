@@ -6,14 +6,15 @@
 //! digest of the model                 32 bytes
 //! layers, KV heads, columns of a head u32 each
 //! tokens                              u64, then a u32 each
-//! keys and values                     for each layer, page, KV head and position the key, then the value, f32
+//! keys and values                     for each layer, page, KV head and position: key, value, their scales
 //! SHA-256 of all that                 32 bytes
 //! ```
 //!
-//! Numbers are little-endian. The length of the file follows from its head and is compared with the real one before
+//! Numbers are in the order of the machine, which the version tells. A conversation keeps its type of keys and
+//! values. The length of the file follows from its head and is compared with the real one before
 //! anything is allocated, so memory is taken for what is there and no more.
 
-use super::{ContextError, NoMemory, PAGE, Sequence, SequenceOptions, store};
+use super::{CacheShape, ContextError, KvCache, KvType, NoMemory, PAGE, Sequence, SequenceOptions};
 use crate::network::Network;
 use crate::network::digest::ModelDigest;
 use crate::new_file::NewFile;
@@ -25,9 +26,6 @@ use std::sync::Arc;
 
 const MAGIC: &[u8; 16] = b"bitnet sequence\n";
 const VERSION: u32 = 1;
-
-/// Keys and values as f32.
-const KV_F32: u32 = 0;
 
 /// Bytes before the tokens.
 const HEAD_BYTES: u64 = 16 + 4 + 4 + 32 + 3 * 4 + 8;
@@ -63,7 +61,7 @@ pub enum FileErrorKind {
         /// What it says.
         got: u32,
         /// What can be read.
-        expected: u32,
+        expected: String,
     },
     /// Of another model.
     #[error("it was held with another model: its digest is {got}, not {expected}")]
@@ -152,27 +150,25 @@ impl Sequence {
         let mut out = Hashed::new(NewFile::create(path)?);
         let shape = self.cache.shape();
         out.write_all(MAGIC)?;
-        out.write_all(&VERSION.to_le_bytes())?;
-        out.write_all(&KV_F32.to_le_bytes())?;
+        out.write_all(&VERSION.to_ne_bytes())?;
+        out.write_all(&shape.head.kv().id().to_ne_bytes())?;
         out.write_all(&self.network.digest().0)?;
-        for number in [shape.layers, shape.kv_heads, shape.head_dim] {
-            out.write_all(&(number as u32).to_le_bytes())?;
+        for number in [shape.layers, shape.kv_heads, shape.head.head_dim()] {
+            out.write_all(&(number as u32).to_ne_bytes())?;
         }
-        out.write_all(&(self.position() as u64).to_le_bytes())?;
+        out.write_all(&(self.position() as u64).to_ne_bytes())?;
         for token in &self.tokens {
-            out.write_all(&token.to_le_bytes())?;
+            out.write_all(&token.to_ne_bytes())?;
         }
-        let mut row = vec![0f32; 2 * shape.head_dim];
+        let mut row = vec![0; shape.head.row_bytes()];
         for layer in 0..shape.layers {
             for first in (0..self.position()).step_by(PAGE) {
                 let positions = first..self.position().min(first + PAGE);
                 for head in 0..shape.kv_heads {
                     let cache = self.cache.head(layer, head);
                     for position in positions.clone() {
-                        let (key, value) = row.split_at_mut(shape.head_dim);
-                        cache.read(position, key, value);
-                        row.iter()
-                            .try_for_each(|v| out.write_all(&v.to_le_bytes()))?;
+                        shape.head.save(cache.slot(position), position, &mut row);
+                        out.write_all(&row)?;
                     }
                 }
             }
@@ -197,7 +193,7 @@ impl Sequence {
         let mut file = Hashed::new(BufReader::with_capacity(1 << 20, file));
         let tokens = this.read_head(&mut file, len)?;
         for index in 0..tokens {
-            let id = u32::from_le_bytes(file.take()?);
+            let id = u32::from_ne_bytes(file.take()?);
             let n_vocab = network.config().vocab;
             if id as usize >= n_vocab {
                 return Err(FileErrorKind::Token { index, id, n_vocab });
@@ -215,21 +211,32 @@ impl Sequence {
     }
 
     /// The number of tokens, once everything before them was found to be as it must.
-    fn read_head(&self, file: &mut Hashed<impl Read>, len: u64) -> Result<usize, FileErrorKind> {
+    fn read_head(
+        &mut self,
+        file: &mut Hashed<impl Read>,
+        len: u64,
+    ) -> Result<usize, FileErrorKind> {
         if len < HEAD_BYTES + SUM_BYTES || file.take()? != *MAGIC {
             return Err(FileErrorKind::Magic);
         }
-        let shape = self.cache.shape();
         file.expect("the version", VERSION)?;
-        file.expect("the type of keys and values", KV_F32)?;
+        let id = u32::from_ne_bytes(file.take()?);
+        let known = KvType::ALL.into_iter().find(|kv| kv.id() == id);
+        let kv = known.ok_or(FileErrorKind::Unknown {
+            field: "the type of keys and values",
+            got: id,
+            expected: "0 to 2".into(),
+        })?;
+        let shape = CacheShape::of(self.network.config(), kv);
+        self.cache = KvCache::new(shape);
         let (got, expected) = (ModelDigest(file.take()?), self.network.digest());
         if got != expected {
             return Err(FileErrorKind::Model { got, expected });
         }
         file.expect("the number of layers", shape.layers as u32)?;
         file.expect("the number of KV heads", shape.kv_heads as u32)?;
-        file.expect("the width of a head", shape.head_dim as u32)?;
-        let tokens = u64::from_le_bytes(file.take()?);
+        file.expect("the width of a head", shape.head.head_dim() as u32)?;
+        let tokens = u64::from_ne_bytes(file.take()?);
         let expected = tokens
             .checked_mul(4 + shape.position_bytes() as u64)
             .and_then(|bytes| bytes.checked_add(HEAD_BYTES + SUM_BYTES))
@@ -250,18 +257,13 @@ impl Sequence {
     fn read_cache(&mut self, file: &mut Hashed<impl Read>) -> Result<(), FileErrorKind> {
         let (shape, positions) = (self.cache.shape(), self.tokens.len());
         self.cache.make_room(0..positions)?;
-        let mut bytes = vec![0; 2 * shape.head_dim * size_of::<f32>()];
-        let mut row = vec![0f32; 2 * shape.head_dim];
+        let mut row = vec![0; shape.head.row_bytes()];
         for layer in 0..shape.layers {
             for (i, slot) in self.cache.slots(layer, 0..positions).enumerate() {
                 let first = i / shape.kv_heads * PAGE;
                 for position in first..positions.min(first + PAGE) {
-                    file.read_exact(&mut bytes)?;
-                    for (v, bytes) in row.iter_mut().zip(bytes.as_chunks().0) {
-                        *v = f32::from_le_bytes(*bytes);
-                    }
-                    let (key, value) = row.split_at(shape.head_dim);
-                    store(slot, position, key, value);
+                    file.read_exact(&mut row)?;
+                    shape.head.restore(slot, position, &row);
                 }
             }
         }
@@ -305,14 +307,14 @@ impl<F: Read> Hashed<F> {
     }
 
     fn expect(&mut self, field: &'static str, expected: u32) -> Result<(), FileErrorKind> {
-        let got = u32::from_le_bytes(self.take()?);
+        let got = u32::from_ne_bytes(self.take()?);
         if got == expected {
             Ok(())
         } else {
             Err(FileErrorKind::Unknown {
                 field,
                 got,
-                expected,
+                expected: expected.to_string(),
             })
         }
     }

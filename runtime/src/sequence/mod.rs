@@ -2,9 +2,11 @@
 
 mod cache;
 mod file;
+mod kv;
 
-pub use cache::{CacheShape, HeadCache, KEY_BLOCK, KvCache, NoMemory, PAGE, pages_of, store};
+pub use cache::{CacheShape, HeadCache, KEY_BLOCK, KvCache, NoMemory, PAGE, pages_of};
 pub use file::{FileError, FileErrorKind};
+pub use kv::{HeadLayout, KvType, SLAB, UnknownKvType};
 
 use crate::network::Network;
 use std::sync::Arc;
@@ -17,6 +19,8 @@ pub const DEFAULT_CONTEXT: usize = 4096;
 pub struct SequenceOptions {
     /// Positions it may hold; by default the model's own, at most [`DEFAULT_CONTEXT`].
     pub n_ctx: Option<usize>,
+    /// How keys and values are stored, [`KvType::F16`] by default.
+    pub kv: KvType,
 }
 
 /// The asked context makes no sense for the model.
@@ -55,7 +59,7 @@ impl Sequence {
         Ok(Self {
             network: Arc::clone(network),
             tokens: Vec::new(),
-            cache: KvCache::new(CacheShape::of(config)),
+            cache: KvCache::new(CacheShape::of(config, options.kv)),
             n_ctx,
         })
     }

@@ -1,27 +1,29 @@
 #![expect(
     unsafe_code,
-    reason = "one loop is compiled for CPU features that were detected"
+    reason = "loops are compiled for CPU features that were detected"
 )]
-//! Attention of consecutive tokens over the cached keys and values of a KV head, for the query heads that share it.
+//! Attention of the queries of one KV head over its cached keys and values, in three parts that can be shared out:
+//! scores by positions ([`scores`]), softmax by queries ([`softmax`]), sums of values by columns ([`mix`]).
 //!
-//! Keys lie in blocks of [`KEY_BLOCK`] positions, transposed: a score is then one lane of a vector and its sum
+//! Keys lie in blocks of [`KEY_BLOCK`] positions, transposed: a score is then one element of a vector and its sum
 //! runs over the columns in order, without horizontal additions (which took two thirds of the time). Outputs
-//! are sums over positions in order. Neither depends on the width of registers or on the batch.
+//! are sums over positions in order. Neither depends on the width of registers, on the batch, or on who does which
+//! part.
 //!
-//! The queries of some tokens and heads are rows that go over a block together, as many as registers hold: a key is
-//! then loaded once for all of them, and enough sums are under way to hide the time that an addition takes.
+//! A query is one head of one row. Some go over a block together, as many as registers hold: a key is then loaded and
+//! decoded once for all of them, and enough sums are under way to hide the time that an addition takes.
 
+use super::vector::Vector;
+#[cfg(target_arch = "x86_64")]
+use super::vector::{Wide256, Wide512};
 use crate::lanes::{LANES, exp, leveled, tree};
-use crate::sequence::{HeadCache, KEY_BLOCK, PAGE};
+use crate::pool::ColumnBlock;
+use crate::sequence::{HeadCache, KEY_BLOCK, KvType, PAGE, SLAB};
+use bytemuck::AnyBitPattern;
+use half::f16;
+use std::ops::Range;
 
-/// Output columns that are summed in registers.
-const COLUMNS: usize = 32;
-
-/// Positions whose values stay in the first cache while all rows and columns go over them; none crosses a page.
-const VALUE_BLOCK: usize = 32;
-const _: () = assert!(PAGE.is_multiple_of(VALUE_BLOCK));
-
-/// Queries that attend together: two tiles of the widest level. More would take more scores than the second cache holds.
+/// Queries that attend together: some tiles of the widest level. More would take more scores than the second cache holds.
 const QUERIES: usize = 16;
 
 /// How many rows of one sequence attend together where `heads` query heads share a KV head.
@@ -29,157 +31,359 @@ pub fn rows_at_once(heads: usize) -> usize {
     (QUERIES / heads).max(1)
 }
 
-/// What the rows of one call have in common.
+/// The queries of one call: those of some consecutive rows of a sequence and all heads that share the KV head.
 #[derive(Clone, Copy, Debug)]
-pub struct Shape {
-    /// Query heads that share the KV head: rows of one token.
+pub struct Queries {
+    /// Query heads of one row.
     pub heads: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Positions that the last row sees; the one before sees one less.
+    pub positions: usize,
     /// Columns.
     pub head_dim: usize,
     /// What scores are multiplied with before the softmax.
     pub scale: f32,
 }
 
-/// Runs `$tile::<R>` over all of `$rows`, with R the largest power of two that the rows and the registers of the
-/// level allow. A macro, since a closure is not compiled for the caller's level.
+impl Queries {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.rows * self.heads
+    }
+
+    /// Positions that query `q` sees.
+    pub fn seen(&self, q: usize) -> usize {
+        self.positions + 1 - self.rows + q / self.heads
+    }
+
+    /// Blocks of keys that hold the positions.
+    pub fn blocks(&self) -> usize {
+        self.positions.div_ceil(KEY_BLOCK)
+    }
+
+    /// Positions rounded up to a block: the length of a row of scores.
+    pub fn stride(&self) -> usize {
+        self.positions.next_multiple_of(KEY_BLOCK)
+    }
+}
+
+/// A number of the cache.
+trait Code: AnyBitPattern {
+    /// Columns of one scale of a key of `head_dim`; `None` without scales.
+    fn group(head_dim: usize) -> Option<usize>;
+
+    /// Decodes a run.
+    fn load<V: Vector>(codes: &[Self; SLAB]) -> V;
+}
+
+impl Code for f32 {
+    fn group(_: usize) -> Option<usize> {
+        None
+    }
+
+    #[inline(always)]
+    fn load<V: Vector>(codes: &[f32; SLAB]) -> V {
+        V::floats(codes)
+    }
+}
+
+impl Code for i8 {
+    fn group(_: usize) -> Option<usize> {
+        Some(SLAB)
+    }
+
+    #[inline(always)]
+    fn load<V: Vector>(codes: &[i8; SLAB]) -> V {
+        V::bytes(codes)
+    }
+}
+
+impl Code for f16 {
+    fn group(head_dim: usize) -> Option<usize> {
+        Some(head_dim)
+    }
+
+    #[inline(always)]
+    fn load<V: Vector>(codes: &[f16; SLAB]) -> V {
+        V::halves(codes)
+    }
+}
+
+/// Calls `$f::<code, vector>` with the code of `$kv` and the vector of the level. A macro, since a closure is not
+/// compiled for the caller's level.
+macro_rules! by_type {
+    ($kv:expr, $f:ident($($arg:expr),* $(,)?)) => {
+        match $kv {
+            KvType::F32 => by_level!($f::<f32>($($arg),*)),
+            KvType::F16 => by_level!($f::<f16>($($arg),*)),
+            KvType::Q8_0 => by_level!($f::<i8>($($arg),*)),
+        }
+    };
+}
+
+macro_rules! by_level {
+    ($f:ident::<$code:ty>($($arg:expr),*)) => {
+        match LEVEL {
+            #[cfg(target_arch = "x86_64")]
+            2 => $f::<$code, Wide512, 8>($($arg),*),
+            #[cfg(target_arch = "x86_64")]
+            1 => $f::<$code, Wide256, 2>($($arg),*),
+            _ => $f::<$code, [f32; SLAB], 1>($($arg),*),
+        }
+    };
+}
+
+/// Runs `$tile::<C, V, R>` over all of `$count` queries, with R the largest power of two that the queries and the
+/// registers of the level (`MOST`) allow.
 macro_rules! in_tiles {
-    ($level:expr, $rows:expr, |$r:ident| $tile:ident($($arg:expr),*)) => {
-        let most = [1, 2, 8][$level as usize];
-        let mut $r = 0;
-        while $r < $rows {
-            let tile = most.min(1 << ($rows - $r).ilog2());
+    ($count:expr, |$q:ident| $tile:ident($($arg:expr),*)) => {
+        let mut $q = 0;
+        while $q < $count {
+            let tile = MOST.min(1 << ($count - $q).ilog2());
             match tile {
-                8 => $tile::<8>($($arg),*),
-                4 => $tile::<4>($($arg),*),
-                2 => $tile::<2>($($arg),*),
-                _ => $tile::<1>($($arg),*),
+                8 => $tile::<C, V, 8>($($arg),*),
+                4 => $tile::<C, V, 4>($($arg),*),
+                2 => $tile::<C, V, 2>($($arg),*),
+                _ => $tile::<C, V, 1>($($arg),*),
             }
-            $r += tile;
+            $q += tile;
         }
     };
 }
 
 leveled! {
-    /// Attends from the query heads of each of some consecutive tokens to the positions of their KV head up to
-    /// and with the token's own.
+    /// Scores of all queries for the positions of the blocks `blocks`.
     ///
     /// # Shapes
-    /// `q`, `out`: `[tokens · heads, head_dim]`; `cache`: at least `positions`, those of the last token;
-    /// `scores`: `[tokens · heads, positions rounded up to a block]`.
-    pub fn attend(
-        shape: Shape, q: &[f32], cache: HeadCache<'_>, positions: usize, scores: &mut [f32], out: &mut [f32],
+    /// `q`: `[queries, head_dim]`; `out`: `[queries, positions of the blocks]`.
+    pub fn scores(
+        queries: Queries, q: &[f32], cache: HeadCache<'_>, blocks: Range<usize>, out: &mut ColumnBlock<'_, f32>,
     ) {
-        let Shape { heads, head_dim, scale } = shape;
-        let (rows, stride) = (q.len() / head_dim, positions.next_multiple_of(KEY_BLOCK));
-        let tokens = rows / heads;
-        assert!(
-            rows == tokens * heads && tokens <= positions && out.len() == q.len() && scores.len() == rows * stride,
-            "shapes of attention: {tokens} tokens of {heads} heads, {positions} positions, {} scores",
-            scores.len()
+        by_type!(cache.layout().kv(), scores_of(queries, q, cache, blocks, out));
+    }
+}
+
+leveled! {
+    /// Turns the scores of one query into weights: `x = e^(x − max) / Σ e^(x − max)`, times the scales of the
+    /// values where one holds for all columns. `x`: `[seen]`.
+    pub fn softmax(x: &mut [f32], cache: HeadCache<'_>) {
+        weigh(x, cache);
+    }
+}
+
+leveled! {
+    /// Sums of values, each times the query's weight of its position, in order of positions.
+    ///
+    /// # Shapes
+    /// `weights`: `[queries, positions]`, rows as far apart as said; `out`: `[queries, columns of the slabs]`, rows
+    /// `width` apart.
+    pub fn mix(
+        queries: Queries, weights: (&[f32], usize), cache: HeadCache<'_>, slabs: Range<usize>, out: &mut [f32], width: usize,
+    ) {
+        by_type!(cache.layout().kv(), mix_of(queries, weights, cache, slabs, out, width));
+    }
+}
+
+leveled! {
+    /// All three parts at once.
+    ///
+    /// # Shapes
+    /// `q`, `out`: `[queries, head_dim]`; `weights`: `[queries, stride of them]`.
+    pub fn attend(queries: Queries, q: &[f32], cache: HeadCache<'_>, weights: &mut [f32], out: &mut [f32]) {
+        let stride = queries.stride();
+        let (blocks, kv) = (0..queries.blocks(), cache.layout().kv());
+        let mut whole = ColumnBlock::whole(&mut *weights, stride);
+        by_type!(kv, scores_of(queries, q, cache, blocks, &mut whole));
+        for (r, row) in weights.chunks_exact_mut(stride).enumerate() {
+            weigh(&mut row[..queries.seen(r)], cache);
+        }
+        by_type!(kv, mix_of(queries, (&*weights, stride), cache, 0..cache.layout().slabs(), out, queries.head_dim));
+    }
+}
+
+#[inline(always)]
+fn scores_of<C: Code, V: Vector, const MOST: usize>(
+    queries: Queries,
+    q: &[f32],
+    cache: HeadCache<'_>,
+    blocks: Range<usize>,
+    out: &mut ColumnBlock<'_, f32>,
+) {
+    let (count, hd) = (queries.count(), queries.head_dim);
+    assert!(
+        q.len() == count * hd && out.rows() == count && out.width() >= blocks.len() * KEY_BLOCK,
+        "shapes of scores: {count} queries, {} values, {} blocks in {}",
+        q.len(),
+        blocks.len(),
+        out.width()
+    );
+    for b in blocks.clone() {
+        let at = (b - blocks.start) * KEY_BLOCK;
+        in_tiles!(count, |r| score(
+            queries,
+            &q[r * hd..],
+            cache,
+            b,
+            out,
+            r,
+            at
+        ));
+    }
+}
+
+/// Scores of the queries `first..first + R`, the first of `q`, for the positions of block `b`, into the columns from `at` on.
+#[inline(always)]
+fn score<C: Code, V: Vector, const R: usize>(
+    queries: Queries,
+    q: &[f32],
+    cache: HeadCache<'_>,
+    b: usize,
+    out: &mut ColumnBlock<'_, f32>,
+    first: usize,
+    at: usize,
+) {
+    let hd = queries.head_dim;
+    let block = cache.keys::<C>(b);
+    let q: [&[f32]; R] = std::array::from_fn(|r| &q[r * hd..][..hd]);
+    let group = C::group(hd).unwrap_or(hd);
+    let mut totals = [[0f32; KEY_BLOCK]; R];
+    for (g, columns) in block.chunks(group).enumerate() {
+        let q: [&[f32]; R] = std::array::from_fn(|r| &q[r][g * group..][..columns.len()]);
+        let mut sums = [[0f32; KEY_BLOCK]; R];
+        accumulate::<C, V, R>(&mut sums, q, columns, None);
+        if C::group(hd).is_none() {
+            totals = sums;
+        } else {
+            let scales = cache.key_scales(g, b);
+            for (total, sums) in totals.iter_mut().zip(&sums) {
+                for l in 0..KEY_BLOCK {
+                    total[l] += sums[l] * scales[l];
+                }
+            }
+        }
+    }
+    for (r, totals) in totals.iter().enumerate() {
+        let slot = &mut out.row(first + r)[at..][..KEY_BLOCK];
+        for (s, total) in slot.iter_mut().zip(totals) {
+            *s = total * queries.scale;
+        }
+    }
+}
+
+#[inline(always)]
+fn mix_of<C: Code, V: Vector, const MOST: usize>(
+    queries: Queries,
+    (weights, stride): (&[f32], usize),
+    cache: HeadCache<'_>,
+    slabs: Range<usize>,
+    out: &mut [f32],
+    width: usize,
+) {
+    let count = queries.count();
+    assert!(
+        weights.len() == count * stride
+            && stride >= queries.positions
+            && out.len() == count * width
+            && slabs.end <= cache.layout().slabs(),
+        "shapes of values: {count} queries, {} weights, {} sums",
+        weights.len(),
+        out.len()
+    );
+    // Positions that all queries see.
+    let common = queries.seen(0);
+    let first_column = slabs.start * SLAB;
+    for slab in slabs {
+        let (at, columns) = (
+            slab * SLAB - first_column,
+            SLAB.min(queries.head_dim - slab * SLAB),
         );
-        for b in 0..stride / KEY_BLOCK {
-            let block = cache.keys(b);
-            in_tiles!(LEVEL, rows, |r| score(&q[r * head_dim..], block, scale, &mut scores[r * stride..], stride, b));
+        for r in 0..count {
+            out[r * width + at..][..columns].fill(0.0);
         }
-        let first = positions - tokens + 1;
-        for (r, row) in scores.chunks_exact_mut(stride).enumerate() {
-            softmax(&mut row[..first + r / heads]);
+        for from in (0..common).step_by(PAGE) {
+            let positions = from..common.min(from + PAGE);
+            let part = (slab, at, columns);
+            in_tiles!(count, |r| add_values(
+                &weights[r * stride..],
+                stride,
+                cache,
+                positions.clone(),
+                part,
+                &mut out[r * width..],
+                width
+            ));
         }
-        out.fill(0.0);
-        for from in (0..first).step_by(VALUE_BLOCK) {
-            let block = cache.values(from..first.min(from + VALUE_BLOCK));
-            in_tiles!(LEVEL, rows, |r| add_values(&scores[r * stride + from..], stride, block, head_dim, &mut out[r * head_dim..]));
-        }
-        // What only the later tokens see.
-        for (r, out) in out.chunks_exact_mut(head_dim).enumerate() {
-            for j in first..first + r / heads {
-                add_row(out, scores[r * stride + j], cache.values(j..j + 1));
+        // What only the later rows see.
+        for r in 0..count {
+            for j in common..queries.seen(r) {
+                let part = (slab, at, columns);
+                let (weights, out) = (&weights[r * stride..], &mut out[r * width..]);
+                add_values::<C, V, 1>(weights, stride, cache, j..j + 1, part, out, width);
             }
         }
     }
 }
 
-/// Scores of `R` rows for the positions of one block of keys.
+/// Adds the values of `positions` in one slab to the sums of `R` queries: `columns` of them from column `at` of `out`
+/// on. `weights` are of all positions, rows `stride` apart; rows of `out` are `width` apart.
 #[inline(always)]
-fn score<const R: usize>(
-    q: &[f32],
-    block: &[f32],
-    scale: f32,
-    scores: &mut [f32],
-    stride: usize,
-    b: usize,
-) {
-    let head_dim = block.len() / KEY_BLOCK;
-    let q: [&[f32]; R] = std::array::from_fn(|r| &q[r * head_dim..][..head_dim]);
-    let mut sums = [[0f32; KEY_BLOCK]; R];
-    for (d, k) in block.as_chunks::<KEY_BLOCK>().0.iter().enumerate() {
-        for r in 0..R {
-            add_scaled(&mut sums[r], q[r][d], k);
-        }
-    }
-    for (r, sums) in sums.iter().enumerate() {
-        let slot = &mut scores[r * stride + b * KEY_BLOCK..][..KEY_BLOCK];
-        for (s, sum) in slot.iter_mut().zip(sums) {
-            *s = sum * scale;
-        }
-    }
-}
-
-/// Adds a block of values to `R` rows of `out`, each value times the row's weight of its position. `weights`: of
-/// the block's first position on, rows `stride` apart.
-#[inline(always)]
-fn add_values<const R: usize>(
+fn add_values<C: Code, V: Vector, const R: usize>(
     weights: &[f32],
     stride: usize,
-    block: &[f32],
-    head_dim: usize,
+    cache: HeadCache<'_>,
+    positions: Range<usize>,
+    (slab, at, columns): (usize, usize, usize),
     out: &mut [f32],
+    width: usize,
 ) {
-    let n = block.len() / head_dim;
-    let weights: [&[f32]; R] = std::array::from_fn(|r| &weights[r * stride..][..n]);
-    let full = head_dim - head_dim % COLUMNS;
-    for c in (0..full).step_by(COLUMNS) {
-        let mut sums = [[0f32; COLUMNS]; R];
-        for (r, sums) in sums.iter_mut().enumerate() {
-            sums.copy_from_slice(&out[r * head_dim + c..][..COLUMNS]);
-        }
-        for (j, v) in block.chunks_exact(head_dim).enumerate() {
-            let v = v[c..].first_chunk().expect("whole columns");
-            for r in 0..R {
-                add_scaled(&mut sums[r], weights[r][j], v);
-            }
-        }
-        for (r, sums) in sums.iter().enumerate() {
-            out[r * head_dim + c..][..COLUMNS].copy_from_slice(sums);
-        }
+    let n = positions.len();
+    let weights: [&[f32]; R] =
+        std::array::from_fn(|r| &weights[r * stride + positions.start..][..n]);
+    let mut sums = [[0f32; SLAB]; R];
+    for (r, sums) in sums.iter_mut().enumerate() {
+        sums[..columns].copy_from_slice(&out[r * width + at..][..columns]);
     }
-    for (r, weights) in weights.iter().enumerate() {
-        let out = &mut out[r * head_dim + full..(r + 1) * head_dim];
-        for (&p, v) in weights.iter().zip(block.chunks_exact(head_dim)) {
-            add_row(out, p, &v[full..]);
-        }
+    let values = cache.values::<C>(slab, positions.clone());
+    // Scales of this slab; one of all columns is in the weights.
+    let own = C::group(usize::MAX) == Some(SLAB);
+    let scales = own.then(|| cache.value_scales(slab, positions));
+    accumulate::<C, V, R>(&mut sums, weights, values, scales);
+    for (r, sums) in sums.iter().enumerate() {
+        out[r * width + at..][..columns].copy_from_slice(&sums[..columns]);
     }
 }
 
-/// `out += p · v`.
+/// Adds rows to the sums of `R` queries, each times the query's factor of it (and its scale), in order.
 #[inline(always)]
-fn add_row(out: &mut [f32], p: f32, v: &[f32]) {
-    for (o, v) in out.iter_mut().zip(v) {
-        *o += p * v;
+fn accumulate<C: Code, V: Vector, const R: usize>(
+    sums: &mut [[f32; SLAB]; R],
+    factors: [&[f32]; R],
+    rows: &[[C; SLAB]],
+    scales: Option<&[f32]>,
+) {
+    assert!(
+        factors.iter().all(|f| f.len() == rows.len()),
+        "a factor a row"
+    );
+    let mut vectors: [V; R] = std::array::from_fn(|r| V::floats(&sums[r]));
+    for (j, row) in rows.iter().enumerate() {
+        let row = C::load::<V>(row);
+        for r in 0..R {
+            // SAFETY: every query has a factor for every row, as was asserted; the check would cost a tenth of the time.
+            let factor = unsafe { *factors[r].get_unchecked(j) };
+            let factor = scales.map_or(factor, |scales| factor * scales[j]);
+            vectors[r].add_scaled(factor, row);
+        }
+    }
+    for (sums, vector) in sums.iter_mut().zip(vectors) {
+        vector.write(sums);
     }
 }
 
-/// `sums += x · v`.
+/// See [`softmax`].
 #[inline(always)]
-fn add_scaled<const N: usize>(sums: &mut [f32; N], x: f32, v: &[f32; N]) {
-    for l in 0..N {
-        sums[l] += x * v[l];
-    }
-}
-
-/// `x = e^(x − max) / Σ e^(x − max)`.
-#[inline(always)]
-fn softmax(x: &mut [f32]) {
+fn weigh(x: &mut [f32], cache: HeadCache<'_>) {
     // Comparisons skip a NaN here; it comes back through `exp`.
     let larger = |a: f32, b: f32| if b > a { b } else { a };
     let mut maxima = [f32::NEG_INFINITY; LANES];
@@ -206,183 +410,18 @@ fn softmax(x: &mut [f32]) {
         *s += *v;
     }
     let inverse = 1.0 / tree(sums);
-    for v in x {
+    for v in &mut *x {
         *v *= inverse;
+    }
+    if cache.layout().kv() == KvType::F16 {
+        for from in (0..x.len()).step_by(PAGE) {
+            let to = x.len().min(from + PAGE);
+            for (v, scale) in x[from..to].iter_mut().zip(cache.value_scales(0, from..to)) {
+                *v *= scale;
+            }
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::lanes::tests::noise;
-    use crate::lanes::{Level, cap};
-    use crate::sequence::{CacheShape, KvCache, store};
-
-    /// `[positions, head_dim]` as a cache; what no position fills is NaN, which must not matter.
-    fn cached(keys: &[f32], values: &[f32], head_dim: usize) -> KvCache {
-        let mut cache = KvCache::new(CacheShape {
-            layers: 1,
-            kv_heads: 1,
-            head_dim,
-        });
-        let all = 0..keys.len() / head_dim;
-        cache.make_room(all.clone()).expect("memory");
-        let rows = keys
-            .chunks_exact(head_dim)
-            .zip(values.chunks_exact(head_dim));
-        let mut rows = rows.enumerate();
-        for slot in cache.slots(0, all) {
-            bytemuck::cast_slice_mut(slot).fill(f32::NAN);
-            for (position, (key, value)) in rows.by_ref().take(PAGE) {
-                store(slot, position, key, value);
-            }
-        }
-        cache
-    }
-
-    /// Tokens, heads, positions of the last token, columns.
-    const SHAPES: [(usize, usize, usize, usize); 11] = [
-        (1, 1, 1, 32),
-        (1, 4, 7, 100),
-        (1, 3, 200, 96),
-        (1, 2, 65, 128),
-        (1, 5, 32, 256),
-        (1, 8, 33, 64),
-        (1, 4, 31, 36),
-        (4, 4, 70, 128),
-        (16, 1, 16, 64),
-        (5, 3, 100, 36),
-        (8, 2, 33, 100),
-    ];
-
-    struct Case {
-        q: Vec<f32>,
-        keys: Vec<f32>,
-        values: Vec<f32>,
-        out: Vec<f32>,
-    }
-
-    /// Attention over noise.
-    fn attended(
-        (tokens, heads, positions, head_dim): (usize, usize, usize, usize),
-        scale: f32,
-    ) -> Case {
-        let rows = tokens * heads;
-        let q = noise(rows * head_dim, 1);
-        let (keys, values) = (
-            noise(positions * head_dim, 2),
-            noise(positions * head_dim, 3),
-        );
-        let mut scores = vec![0f32; rows * positions.next_multiple_of(KEY_BLOCK)];
-        let mut out = vec![0f32; rows * head_dim];
-        let cache = cached(&keys, &values, head_dim);
-        let shape = Shape {
-            heads,
-            head_dim,
-            scale,
-        };
-        attend(
-            shape,
-            &q,
-            cache.head(0, 0),
-            positions,
-            &mut scores,
-            &mut out,
-        );
-        Case {
-            q,
-            keys,
-            values,
-            out,
-        }
-    }
-
-    #[test]
-    fn attention_equals_the_plain_formula() {
-        for (tokens, heads, positions, head_dim) in SHAPES {
-            let Case {
-                q,
-                keys,
-                values,
-                out,
-            } = attended((tokens, heads, positions, head_dim), 0.5);
-            for r in 0..tokens * heads {
-                let positions = positions - tokens + 1 + r / heads;
-                let score = |j: usize| -> f64 {
-                    let pair = q[r * head_dim..][..head_dim]
-                        .iter()
-                        .zip(&keys[j * head_dim..]);
-                    0.5 * pair.map(|(&a, &b)| a as f64 * b as f64).sum::<f64>()
-                };
-                let max = (0..positions).map(score).fold(f64::MIN, f64::max);
-                let p: Vec<f64> = (0..positions).map(|j| (score(j) - max).exp()).collect();
-                let total: f64 = p.iter().sum();
-                for c in 0..head_dim {
-                    let sum = |j: usize| p[j] * values[j * head_dim + c] as f64;
-                    let want = (0..positions).map(sum).sum::<f64>() / total;
-                    let got = out[r * head_dim + c] as f64;
-                    assert!(
-                        (got - want).abs() < 1e-5,
-                        "row {r} column {c}: {got}, not {want}"
-                    );
-                }
-            }
-        }
-    }
-
-    /// A later token's key and value, even if they are no numbers, are nothing to an earlier one.
-    #[test]
-    fn tokens_at_once_give_the_bits_of_tokens_one_by_one() {
-        for (tokens, heads, positions, head_dim) in SHAPES {
-            let mut case = attended((tokens, heads, positions, head_dim), 0.5);
-            let last = (positions - 1) * head_dim;
-            case.keys[last] = f32::NAN;
-            case.values[last] = f32::INFINITY;
-            let width = heads * head_dim;
-            let shape = Shape {
-                heads,
-                head_dim,
-                scale: 0.5,
-            };
-            let at = |t: usize, n: usize| {
-                let positions = positions - tokens + t + n;
-                let stride = positions.next_multiple_of(KEY_BLOCK);
-                let mut out = vec![0f32; n * width];
-                attend(
-                    shape,
-                    &case.q[t * width..][..n * width],
-                    cached(
-                        &case.keys[..positions * head_dim],
-                        &case.values[..positions * head_dim],
-                        head_dim,
-                    )
-                    .head(0, 0),
-                    positions,
-                    &mut vec![0f32; n * heads * stride],
-                    &mut out,
-                );
-                out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
-            };
-            let one_by_one: Vec<u32> = (0..tokens).flat_map(|t| at(t, 1)).collect();
-            assert!(
-                at(0, tokens) == one_by_one,
-                "{tokens} tokens, {heads} heads"
-            );
-        }
-    }
-
-    #[test]
-    fn every_level_gives_the_same_bits() {
-        let all = [Level::Base, Level::Avx2, Level::Avx512].map(|level| {
-            cap(level);
-            let mut bits: Vec<u32> = Vec::new();
-            for shape in SHAPES {
-                let out = attended(shape, 0.3).out;
-                bits.extend(out.iter().map(|v| v.to_bits()));
-            }
-            bits
-        });
-        cap(Level::Avx512);
-        assert!(all[0] == all[1] && all[0] == all[2]);
-    }
-}
+mod tests;

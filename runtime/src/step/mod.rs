@@ -7,6 +7,7 @@
 mod attend;
 mod attention;
 mod rows;
+mod vector;
 
 use crate::lanes;
 use crate::logits::{Logits, Wanted};
@@ -14,20 +15,17 @@ use crate::network::Network;
 use crate::network::block::gated;
 use crate::network::head::HeadWork;
 use crate::network::product::{ProjectionScratch, Projections, Tap};
-use crate::pool::{Chunks, Pool, SliceList};
+use crate::pool::{Chunks, Pool};
 use crate::sequence::Sequence;
-use attention::Attention;
+use attention::{Attention, AttentionScratch};
 use rows::Rows;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// Rows that go through the layers together where nobody says how many.
 pub const BATCH: usize = 128;
 
 /// Rows whose logits are computed together.
 const LOGIT_ROWS: usize = 16;
-
-/// Working memory of each worker.
-type PerWorker = [Mutex<Vec<f32>>];
 
 /// What a pass adds to one sequence.
 pub struct Append<'a> {
@@ -141,10 +139,8 @@ struct Scratch {
     delta: Vec<f32>,
     /// Cosines and sines of each row's position, `[rows, head_dim]`.
     cos_sin: Vec<f32>,
-    /// For each worker what attention needs.
-    attention: Vec<Mutex<Vec<f32>>>,
-    /// Where keys and values are written.
-    slots: SliceList<u8>,
+    /// What attention needs.
+    attention: AttentionScratch,
     /// What the ternary products need.
     projection: ProjectionScratch,
     /// Normalised hidden states whose logits are wanted, `[up to LOGIT_ROWS, hidden]`.
@@ -159,7 +155,6 @@ impl Scratch {
     fn new(network: &Network, pool: &Pool, rows: usize) -> Self {
         let c = network.config();
         let (q, kv) = (c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim);
-        let worker = |_| Mutex::new(vec![0f32; attention::scratch_len(c)]);
         Self {
             x: vec![0.0; rows * c.hidden],
             qkv: vec![0.0; rows * (q + 2 * kv)],
@@ -167,8 +162,7 @@ impl Scratch {
             gate_up: vec![0.0; rows * 2 * c.ffn],
             delta: vec![0.0; rows * c.hidden],
             cos_sin: vec![0.0; rows * c.head_dim],
-            attention: (0..pool.threads()).map(worker).collect(),
-            slots: SliceList::default(),
+            attention: AttentionScratch::new(c, pool),
             projection: ProjectionScratch::new(
                 pool,
                 rows,
@@ -384,8 +378,8 @@ impl Step {
                 .qkv
                 .forward(pool, &mut s.projection, tap, m, norm, qkv);
             // attended = softmax(rotated q · rotated Kᵀ / √head_dim) · V
-            attention.store(pool, layer, qkv, appends, &mut s.slots, &s.attention);
-            attention.attend(pool, layer, qkv, appends, &s.attention, attended);
+            attention.store(pool, layer, qkv, appends, &mut s.attention);
+            attention.attend(pool, layer, qkv, appends, &mut s.attention, attended);
             // x += Wout · sub_norm(attended)
             let sub_norm = |r: usize, out: &mut [f32], _: &mut [f32]| {
                 let row = &attended[r * heads..][..heads];

@@ -4,7 +4,7 @@
 //! together ([`Rows::writes`]) and reads for some consecutive rows of one sequence together ([`Rows::cuts`]).
 
 use super::Append;
-use crate::sequence::PAGE;
+use crate::sequence::{HeadLayout, PAGE};
 use std::ops::Range;
 
 /// One token at one position of one sequence, on its way through a pass.
@@ -26,6 +26,7 @@ pub struct Rows {
     wanted: Vec<usize>,
     cuts: Vec<usize>,
     writes: Vec<Range<usize>>,
+    layouts: Vec<HeadLayout>,
 }
 
 impl Rows {
@@ -36,6 +37,7 @@ impl Rows {
             wanted: Vec::with_capacity(max),
             cuts: Vec::with_capacity(max + 1),
             writes: Vec::with_capacity(max),
+            layouts: Vec::with_capacity(max),
         }
     }
 
@@ -46,8 +48,10 @@ impl Rows {
         self.cuts.clear();
         self.cuts.push(0);
         self.writes.clear();
+        self.layouts.clear();
         for (a, append) in appends.iter().enumerate() {
             let (first, start) = (self.rows.len(), append.sequence.position());
+            self.layouts.push(append.sequence.cache().shape().head);
             self.rows
                 .extend(append.tokens.iter().enumerate().map(|(index, &token)| Row {
                     append: a,
@@ -93,5 +97,10 @@ impl Rows {
     /// For each page that is written, in order of appends, the rows that are.
     pub fn writes(&self) -> &[Range<usize>] {
         &self.writes
+    }
+
+    /// For each append how its sequence stores keys and values.
+    pub fn layouts(&self) -> &[HeadLayout] {
+        &self.layouts
     }
 }

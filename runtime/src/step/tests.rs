@@ -5,7 +5,7 @@ use crate::demo;
 use crate::format::{self, OpenOptions};
 use crate::network::kernels::Kernels;
 use crate::profile::Profile;
-use crate::sequence::{PAGE, SequenceOptions};
+use crate::sequence::{KvType, PAGE, SequenceOptions};
 use bitnet_codegen::Features;
 use std::collections::HashMap;
 
@@ -26,8 +26,12 @@ fn step(network: &Arc<Network>, threads: usize, max_rows: usize) -> Step {
     Step::new(Arc::clone(network), pool, max_rows)
 }
 
-fn sequence(network: &Arc<Network>) -> Sequence {
-    Sequence::new(network, &SequenceOptions::default()).expect("the model's own context")
+fn sequence(network: &Arc<Network>, kv: KvType) -> Sequence {
+    let options = SequenceOptions {
+        kv,
+        ..SequenceOptions::default()
+    };
+    Sequence::new(network, &options).expect("the model's own context")
 }
 
 /// Numbers that are always the same for a seed.
@@ -51,15 +55,15 @@ fn bits(logits: &[f32]) -> Vec<u32> {
 /// What the model answers to `tokens` alone, one by one, from an empty sequence.
 struct Alone {
     step: Step,
-    known: HashMap<Vec<u32>, Vec<u32>>,
+    known: HashMap<(KvType, Vec<u32>), Vec<u32>>,
 }
 
 impl Alone {
-    fn answer(&mut self, tokens: &[u32]) -> Vec<u32> {
-        if let Some(known) = self.known.get(tokens) {
+    fn answer(&mut self, kv: KvType, tokens: &[u32]) -> Vec<u32> {
+        if let Some(known) = self.known.get(&(kv, tokens.to_vec())) {
             return known.clone();
         }
-        let mut sequence = sequence(self.step.network());
+        let mut sequence = sequence(self.step.network(), kv);
         let mut last = Vec::new();
         for (i, token) in tokens.iter().enumerate() {
             let append = Append {
@@ -70,7 +74,7 @@ impl Alone {
             self.step
                 .run(&mut [append], |_, _, logits| last = bits(logits))
                 .expect("room");
-            self.known.insert(tokens[..=i].to_vec(), last.clone());
+            self.known.insert((kv, tokens[..=i].to_vec()), last.clone());
         }
         last
     }
@@ -106,6 +110,10 @@ fn pass(step: &mut Step, sequences: &mut [Sequence], alone: &mut Alone, dice: &m
         .iter()
         .map(|a| [a.sequence.tokens(), a.tokens].concat())
         .collect();
+    let types: Vec<KvType> = appends
+        .iter()
+        .map(|a| a.sequence.cache().shape().head.kv())
+        .collect();
     let starts: Vec<usize> = appends.iter().map(|a| a.sequence.position()).collect();
     let mut got = Vec::new();
     step.run(&mut appends, |a, i, logits| got.push((a, i, bits(logits))))
@@ -114,7 +122,7 @@ fn pass(step: &mut Step, sequences: &mut [Sequence], alone: &mut Alone, dice: &m
     for (a, i, logits) in got {
         let tokens = &contexts[a][..=starts[a] + i];
         assert!(
-            logits == alone.answer(tokens),
+            logits == alone.answer(types[a], tokens),
             "{} tokens, append {a}, token {i}",
             tokens.len()
         );
@@ -123,7 +131,7 @@ fn pass(step: &mut Step, sequences: &mut [Sequence], alone: &mut Alone, dice: &m
     assert!(held >= news.iter().map(Vec::len).sum());
 }
 
-/// Passes over `count` sequences that now and then fork and forget.
+/// Passes over `count` sequences, of every type of keys and values, that now and then fork and forget.
 fn interleaved(network: &Arc<Network>, count: usize, passes: usize, seed: u64, max_rows: usize) {
     let mut dice = Dice(seed);
     let mut alone = Alone {
@@ -131,7 +139,9 @@ fn interleaved(network: &Arc<Network>, count: usize, passes: usize, seed: u64, m
         known: HashMap::new(),
     };
     let mut step = step(network, 1 + seed as usize % 3, max_rows);
-    let mut sequences: Vec<Sequence> = (0..count).map(|_| sequence(network)).collect();
+    let mut sequences: Vec<Sequence> = (0..count)
+        .map(|i| sequence(network, KvType::ALL[i % 3]))
+        .collect();
     for _ in 0..passes {
         pass(&mut step, &mut sequences, &mut alone, &mut dice);
         let one = dice.roll(count);
@@ -159,10 +169,10 @@ fn sequences_in_one_step_give_the_bits_that_each_gives_alone() {
     for (model, passes) in [
         (Some("tiny_b158.gguf"), 30),
         (Some("tiny_llama.gguf"), 12),
-        (None, 8),
+        (None, 14),
     ] {
         let network = network(model);
-        for (seed, count) in [2, 3, 8, 3, 8].into_iter().enumerate() {
+        for (seed, count) in [2, 3, 8].into_iter().enumerate() {
             let max_rows = [64, 17, 128][seed % 3];
             interleaved(&network, count, passes, seed as u64, max_rows);
         }
@@ -173,7 +183,7 @@ fn sequences_in_one_step_give_the_bits_that_each_gives_alone() {
 fn forks_take_a_page_and_truncation_keeps_memory_until_it_is_released() {
     let network = network(None);
     let mut step = step(&network, 2, PAGE);
-    let mut first = sequence(&network);
+    let mut first = sequence(&network, KvType::F16);
     assert_eq!(first.cache_bytes(), 0, "nothing is reserved");
     let tokens: Vec<u32> = (0..PAGE as u32).map(|i| i % 200).collect();
     for tokens in [&tokens[..], &tokens[..3]] {
@@ -200,8 +210,11 @@ fn what_cannot_be_run_is_refused_and_changes_nothing() {
     let network = network(Some("tiny_b158.gguf"));
     let other = self::network(Some("tiny_b158.gguf"));
     let mut step = step(&network, 1, 4);
-    let (mut a, mut b) = (sequence(&network), sequence(&network));
-    let mut foreign = sequence(&other);
+    let (mut a, mut b) = (
+        sequence(&network, KvType::F16),
+        sequence(&network, KvType::F16),
+    );
+    let mut foreign = sequence(&other, KvType::F16);
     fn append<'a>(sequence: &'a mut Sequence, tokens: &'a [u32]) -> Append<'a> {
         Append {
             sequence,

@@ -15,6 +15,7 @@ use bitnet_runtime::decoder::Decoder;
 use bitnet_runtime::engine::{Engine, EngineOptions};
 use bitnet_runtime::logits::{Logits, Wanted};
 use bitnet_runtime::sample::{Sampler, SamplerParams};
+use bitnet_runtime::sequence::KvType;
 use bitnet_runtime::setup::{Ready, default_threads};
 use clap::{Args, ValueEnum};
 use compare::Other;
@@ -67,6 +68,9 @@ struct BenchRunArgs {
     /// Tokens of a prompt that go through the layers together.
     #[arg(long, value_parser = positive)]
     batch: Option<usize>,
+    /// How keys and values are kept: f32, f16 or q8_0.
+    #[arg(long, value_name = "TYPE", default_value_t)]
+    kv: KvType,
 }
 
 /// How rows are written.
@@ -126,6 +130,7 @@ fn ready(
         head: options.run.head,
         ctx: None,
         batch: options.run.batch,
+        kv: options.run.kv,
     };
     let mut loader = Loader::new(terminal, &options.model, &args)?;
     let model = if first {
