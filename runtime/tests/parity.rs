@@ -3,6 +3,9 @@
 //! The largest difference to transformers in float32 is at most ten times what transformers in float32 differs from
 //! itself in float64, and the likeliest token is the same at every position.
 
+#[path = "parity/text.rs"]
+mod text;
+
 use bitnet_codegen::Features;
 use bitnet_runtime::engine::{Engine, EngineOptions};
 use bitnet_runtime::format::{self, OpenOptions};
@@ -10,6 +13,7 @@ use bitnet_runtime::graph::Acts;
 use bitnet_runtime::network::kernels::Kernels;
 use bitnet_runtime::pool::Pool;
 use bitnet_runtime::profile::Profile;
+use bitnet_runtime::sequence::KvType;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,6 +53,18 @@ impl Expected {
             float32_minus_float64: json["float32_minus_float64"].as_f64().expect("a number"),
         }
     }
+
+    /// The largest difference, its ratio to transformers' own, and whether the likeliest tokens are the same.
+    fn compare(&self, got: &[f32]) -> (f64, f64, bool) {
+        let difference = largest_difference(got, &self.logits);
+        let rows = |v: &[f32]| {
+            v.chunks_exact(self.vocab)
+                .map(likeliest)
+                .collect::<Vec<_>>()
+        };
+        let same = rows(got) == rows(&self.logits);
+        (difference, difference / self.float32_minus_float64, same)
+    }
 }
 
 /// The logits of every position, and what was noted about the files.
@@ -57,7 +73,11 @@ fn logits(folder: &Path, options: &OpenOptions, tokens: &[u32]) -> (Vec<f32>, St
     let notes = model.notes().join("\n");
     let pool = Arc::new(Pool::new(2).expect("threads"));
     let mut kernels = Kernels::new(Features::detect(), Profile::default());
-    let options = EngineOptions::default();
+    // The reference keeps keys and values in float32.
+    let options = EngineOptions {
+        kv: KvType::F32,
+        ..EngineOptions::default()
+    };
     let mut engine = Engine::new(Arc::new(model), pool, &mut kernels, &options).expect("an engine");
     let mut all = Vec::new();
     engine
@@ -93,14 +113,7 @@ fn logits_are_those_of_transformers() {
             .into_owned();
         let expected = Expected::of(&folder);
         let (got, notes) = logits(&folder, &OpenOptions::default(), &expected.tokens);
-        let difference = largest_difference(&got, &expected.logits);
-        let ratio = difference / expected.float32_minus_float64;
-        let rows = |v: &[f32]| {
-            v.chunks_exact(expected.vocab)
-                .map(likeliest)
-                .collect::<Vec<_>>()
-        };
-        let same = rows(&got) == rows(&expected.logits);
+        let (difference, ratio, same) = expected.compare(&got);
         println!("{name}: differs by {difference:.2e}, {ratio:.2} of transformers' own; {notes}");
         if ratio > 10.0 || !same {
             failures.push(format!(
