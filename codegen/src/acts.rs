@@ -117,6 +117,13 @@ impl GroupedActs {
         &self.q[first * token..(first + count) * token]
     }
 
+    /// The sums and scales of `count` tokens from `first` on.
+    pub fn of_groups(&self, first: usize, count: usize) -> (&[i32], &[f32]) {
+        let groups = self.groups();
+        let range = first * groups..(first + count) * groups;
+        (&self.sums[range.clone()], &self.scales[range])
+    }
+
     /// Quantises token `t` from `x`, `k` long.
     pub fn quantise_row(&mut self, t: usize, x: &[f32]) {
         assert_eq!(x.len(), self.k, "features of a token");
@@ -138,6 +145,7 @@ const MOST: [f32; 2] = [127.0, 32_639.0];
 ///
 /// In each group the code of the largest magnitude is ±127 (±32639 with two planes): `code = rhe(x · f32(most /
 /// amax))`, and the scale is `f32(amax / most)`. A NaN or an infinity makes the scale NaN, so that it is seen.
+#[inline]
 pub fn quantise_groups(
     x: &[f32],
     group_k: usize,
@@ -191,6 +199,7 @@ pub fn quantise_groups(
 const LEAST: f32 = 1e-30;
 
 /// Rounds `x · inverse` half to even, hands each code on and returns their sum.
+#[inline(always)]
 fn round_codes(x: &[f32], inverse: f32, mut put: impl FnMut(usize, i32)) -> i32 {
     let mut sum = 0;
     for (i, &v) in x.iter().enumerate() {

@@ -9,7 +9,6 @@ use crate::spec::Unsupported;
 use crate::spec::{Axis, KernelSpec};
 use crate::variant::groups::Groups;
 use crate::variant::{self, VARIANTS, Variant};
-use std::collections::BTreeSet;
 
 /// One spec of the space.
 #[derive(Clone, Debug)]
@@ -53,18 +52,22 @@ pub fn candidates(problem: Problem, wanted: impl Fn(Isa) -> bool) -> Space {
 /// Why the family does not run on `isa`.
 pub fn specs(family: &dyn Variant, isa: Isa, m: usize) -> Result<Vec<KernelSpec>, Unsupported> {
     let axes = family.axes(isa, m)?;
+    Ok(combinations(family, isa, &axes))
+}
+
+fn combinations(family: &dyn Variant, isa: Isa, axes: &[Axis]) -> Vec<KernelSpec> {
     let mut specs: Vec<KernelSpec> = family
         .layouts()
         .iter()
         .map(|layout| KernelSpec::new(family.name(), layout, 1, 1, 1, isa))
         .collect();
-    for axis in &axes {
+    for axis in axes {
         specs = specs
             .iter()
             .flat_map(|spec| axis.values.iter().map(|&v| set(spec, axis, v)))
             .collect();
     }
-    Ok(specs)
+    specs
 }
 
 /// As [`specs`] for kernels that scale `groups` of columns themselves: a token is as many rows of activations as it
@@ -81,14 +84,9 @@ pub fn grouped_specs(
     if !family.has_groups() {
         return Err(Unsupported::new(family.name(), "it has no group scales"));
     }
-    let mut seen = BTreeSet::new();
-    let mut specs = specs(family, isa, m * groups.planes)?;
-    for spec in &mut specs {
-        *spec = groups.name(spec.clone());
-        spec.mr = spec.mr.div_ceil(groups.planes);
-    }
-    specs.retain(|s| seen.insert(s.clone()));
-    Ok(specs)
+    let axes = family.grouped_axes(isa, m, groups.planes)?;
+    let specs = combinations(family, isa, &axes).into_iter();
+    Ok(specs.map(|spec| groups.name(spec)).collect())
 }
 
 /// The spec with the axis set to `value`.
@@ -149,6 +147,7 @@ pub const MODEL_SHAPES: &[(usize, usize)] = &[
 mod tests {
     use super::*;
     use crate::program::{Checked, Operand};
+    use std::collections::BTreeSet;
 
     /// K of every model, the longest first.
     fn model_ks() -> Vec<usize> {

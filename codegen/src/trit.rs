@@ -41,7 +41,8 @@ impl Scales {
         }
     }
 
-    fn all(&self) -> &[f32] {
+    /// Every scale.
+    pub fn all(&self) -> &[f32] {
         match self {
             Scales::Tensor(s) => std::slice::from_ref(s),
             Scales::Row(v) | Scales::Group { scales: v, .. } => v,

@@ -125,8 +125,8 @@ impl Engine {
         self.network().kernels()
     }
 
-    /// The LM head.
-    pub fn head(&self) -> &Head {
+    /// The LM head, where it is of floats.
+    pub fn head(&self) -> Option<&Head> {
         self.network().head()
     }
 

@@ -22,8 +22,8 @@ pub struct Inspection {
     pub name: String,
     /// Configuration, by name.
     pub config: BTreeMap<&'static str, Value>,
-    /// How the head finds the likeliest tokens unless another form is asked for.
-    pub head_form: HeadForm,
+    /// How the head finds the likeliest tokens unless another form is asked for; none where it is ternary and has one.
+    pub head_form: Option<HeadForm>,
     /// Bytes by purpose, largest first.
     pub uses: Vec<Use>,
     /// All weights of all tensors.
@@ -181,7 +181,10 @@ pub fn inspect(model: &Model) -> Inspection {
         format: model.format().to_string(),
         name: c.name.clone(),
         config: config(model),
-        head_form: HeadForm::suiting(&model.head()),
+        head_form: match &model.ternary_head {
+            Some(_) => None,
+            None => Some(HeadForm::suiting(&model.head())),
+        },
         uses,
         n_parameters,
         file_bytes,
@@ -221,6 +224,7 @@ fn config(model: &Model) -> BTreeMap<&'static str, Value> {
         ("context", c.context_len.into()),
         ("ffn", c.ffn.into()),
         ("head_dim", c.head_dim.into()),
+        ("head_norms", c.architecture.head_norms().into()),
         ("heads", c.n_heads.into()),
         ("hidden", c.hidden.into()),
         (
@@ -236,6 +240,10 @@ fn config(model: &Model) -> BTreeMap<&'static str, Value> {
         ),
         ("rope_linear", number(c.rope.linear)),
         ("rope_theta", number(c.rope.theta)),
+        (
+            "rope_yarn",
+            c.rope.yarn.map_or(Value::Null, |yarn| number(yarn.factor)),
+        ),
         ("sub_norms", c.sub_norms().into()),
         ("ternary_head", model.ternary_head.is_some().into()),
         ("tied", c.tied.into()),
@@ -281,11 +289,13 @@ impl fmt::Display for Inspection {
                 value => writeln!(f, "{key:<14} {value}")?,
             }
         }
-        writeln!(
-            f,
-            "head           {} (unless --head asks for another form)",
-            self.head_form
-        )?;
+        match self.head_form {
+            Some(form) => writeln!(
+                f,
+                "head           {form} (unless --head asks for another form)"
+            )?,
+            None => writeln!(f, "head           ternary, a product like the projections")?,
+        }
         writeln!(f, "parameters     {:.3} G", self.n_parameters as f64 / 1e9)?;
         self.notes
             .iter()

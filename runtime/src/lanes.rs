@@ -303,6 +303,25 @@ leveled! {
 }
 
 leveled! {
+    /// Quantises one token by groups of columns; see [`bitnet_codegen::acts::quantise_groups`].
+    pub fn quantise_groups(x: &[f32], group_k: usize, q: &mut [i8], sums: &mut [i32], scales: &mut [f32]) {
+        bitnet_codegen::acts::quantise_groups(x, group_k, q, sums, scales);
+    }
+}
+
+leveled! {
+    /// Quantises one token to int8 with one scale, as [`quantise`], for products by groups of columns: each gets its
+    /// own sum and the token's scale, by which sums are multiplied.
+    pub fn quantise_token(x: &[f32], group_k: usize, q: &mut [i8], sums: &mut [i32], scales: &mut [f32]) {
+        let scale = bitnet_codegen::trit::absmax(x, q);
+        scales.fill(1.0 / scale);
+        for (sum, q) in sums.iter_mut().zip(q[..x.len()].chunks(group_k)) {
+            *sum = q.iter().map(|&q| q as i32).sum();
+        }
+    }
+}
+
+leveled! {
     /// Quantises one token to int8 planes of `k_padded` codes each, lowest first, and returns the scale: value `i` is
     /// `Σ_p 256^p · q[p · k_padded + i] = rhe(x[i] · s)`. A value that is not finite makes the scale NaN.
     pub fn quantise_planes(x: &[f32], k_padded: usize, q: &mut [i8]) -> f32 {

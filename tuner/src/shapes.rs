@@ -25,7 +25,11 @@ impl Shapes {
             .map(|id| Ok((id, model.scale_shape(id)?)))
             .collect::<Result<std::collections::HashMap<TensorId, ScaleShape>, LoadError>>()?;
         let head = model.ternary_head_shape();
-        let head = head.map(|(n, k)| Product { n, k });
+        let head = head.map(|(n, k)| Product {
+            n,
+            k,
+            group_k: None,
+        });
         let blocks = products::products(model.config(), |id| scales[&id]);
         Ok(Self::new(blocks.into_iter().chain(head)))
     }

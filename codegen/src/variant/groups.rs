@@ -14,8 +14,17 @@ use crate::layout::scales::{GroupScales, Stored, UP};
 use crate::program::{Addr, Builder, Counter, Op, Operand, Promise, Value};
 use crate::spec::KernelSpec;
 
+/// Columns of a group are a multiple of this.
+pub const GROUP_STEP: usize = 32;
+
 /// Columns of the longest group: its sum of 16-bit codes is an exact f32.
-const MAX_K: usize = 256;
+pub const MAX_K: usize = 256;
+
+/// Planes that a code of an activation may have: the sum of a group of three would be no exact f32.
+pub const MAX_PLANES: usize = 2;
+
+/// The knobs that say [`Groups`].
+const KNOBS: [&str; 3] = ["g", "p", "s"];
 
 /// A kernel that scales groups of columns itself: its result is f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,10 +43,9 @@ impl Groups {
     /// Values that do not exist.
     pub fn of(spec: &KernelSpec) -> Result<Option<Self>, Unsupported> {
         let bad = |why: String| Err(Unsupported::new(spec, why));
-        let knobs = ["g", "p", "s"];
         let k = match spec.knobs.get("g") {
             Some(&g) => g as usize,
-            None => match knobs.iter().find(|k| spec.knobs.contains_key(**k)) {
+            None => match KNOBS.iter().find(|k| spec.knobs.contains_key(**k)) {
                 Some(k) => {
                     return bad(format!(
                         "knob {k} belongs to group scales, and there is no g"
@@ -46,9 +54,9 @@ impl Groups {
                 None => return Ok(None),
             },
         };
-        if !k.is_multiple_of(32) || !(32..=MAX_K).contains(&k) {
+        if !k.is_multiple_of(GROUP_STEP) || !(GROUP_STEP..=MAX_K).contains(&k) {
             return bad(format!(
-                "groups of {k} columns: 32 to {MAX_K} in steps of 32 exist"
+                "groups of {k} columns: {GROUP_STEP} to {MAX_K} in steps of {GROUP_STEP} exist"
             ));
         }
         let stored = match spec.knob("s", 16) {
@@ -57,7 +65,7 @@ impl Groups {
             other => return bad(format!("scales of {other} bits: 16 and 32 exist")),
         };
         let planes = spec.knob("p", 1) as usize;
-        if !(1..=2).contains(&planes) {
+        if !(1..=MAX_PLANES).contains(&planes) {
             return bad(format!("{planes} planes: 1 and 2 exist"));
         }
         let scales = GroupScales { k, stored };
@@ -74,6 +82,12 @@ impl Groups {
         spec.with("g", self.scales.k as u32)
             .with("s", bits)
             .with("p", self.planes as u32)
+    }
+
+    /// `spec` without the knobs that [`Self::of`] reads.
+    pub fn unname(mut spec: KernelSpec) -> KernelSpec {
+        spec.knobs.retain(|name, _| !KNOBS.contains(&name.as_str()));
+        spec
     }
 
     /// Groups of `k` columns.

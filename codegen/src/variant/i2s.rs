@@ -147,6 +147,16 @@ impl Variant for I2s {
         true
     }
 
+    fn grouped_axes(&self, isa: Isa, m: usize, planes: usize) -> Result<Vec<Axis>, Unsupported> {
+        let rows = if m == 1 { 1 } else { m * planes };
+        let mut axes = super::fewer_tokens(self.axes(isa, rows)?, m, planes);
+        // Accumulators are joined once a group, so two are better than four.
+        for axis in axes.iter_mut().filter(|a| a.name == "f") {
+            axis.values.sort_by_key(|&f| f == 0);
+        }
+        Ok(axes)
+    }
+
     fn plan(&self, spec: &KernelSpec, k: usize) -> Result<Plan, Unsupported> {
         let groups = Groups::of(spec)?;
         let bad = |why: String| Unsupported::new(spec, why);

@@ -26,6 +26,8 @@ use crate::acts::ActsForm;
 use crate::isa::Isa;
 use crate::layout::Panel;
 use crate::program::Program;
+use std::collections::BTreeSet;
+
 use crate::spec::{Axis, KernelSpec, Reason};
 
 /// Every family. Everything else iterates this list.
@@ -57,6 +59,16 @@ pub trait Variant: Sync {
     /// Whether its kernels can scale groups of columns themselves ([`Groups`]).
     fn has_groups(&self) -> bool {
         false
+    }
+
+    /// As [`Self::axes`] for kernels that scale groups themselves, where a token is `planes` rows of activations: a
+    /// tile has that many fewer tokens.
+    ///
+    /// # Errors
+    /// As [`Self::axes`].
+    fn grouped_axes(&self, isa: Isa, m: usize, planes: usize) -> Result<Vec<Axis>, Unsupported> {
+        let rows = if m == 1 { 1 } else { m * planes };
+        Ok(fewer_tokens(self.axes(isa, rows)?, m, planes))
     }
 
     /// The plan of `spec` for `k` input features.
@@ -100,6 +112,18 @@ pub struct Plan {
     pub main: Vec<(usize, Program)>,
     /// How `main` stores its tile.
     pub out: OutOrder,
+}
+
+/// Axes of rows of activations as axes of tokens of `planes` rows.
+fn fewer_tokens(mut axes: Vec<Axis>, m: usize, planes: usize) -> Vec<Axis> {
+    for axis in axes.iter_mut().filter(|a| m > 1 && a.name == "mr") {
+        for tokens in &mut axis.values {
+            *tokens = tokens.div_ceil(planes as u32);
+        }
+        let mut seen = BTreeSet::new();
+        axis.values.retain(|v| seen.insert(*v));
+    }
+    axes
 }
 
 /// The plan of any spec.

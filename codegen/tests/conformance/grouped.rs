@@ -5,11 +5,13 @@ use crate::guarded::{Edge, Guarded, name_faults};
 use crate::product::{Noise, build, rerun};
 use crate::{edge, on_all_cores, runnable};
 use bitnet_codegen::layout::scales::{GroupScales, Stored};
+use bitnet_codegen::program::Checked;
 use bitnet_codegen::space;
 use bitnet_codegen::trit::{Scales, TritError};
 use bitnet_codegen::variant::VARIANTS;
 use bitnet_codegen::{
-    Features, GroupedActs, Groups, Isa, Kernel, KernelSpec, TernaryMatrix, oracle, plan,
+    Feature, Features, GroupedActs, Groups, Isa, Kernel, KernelSpec, TernaryMatrix, backend,
+    oracle, plan,
 };
 use std::collections::BTreeSet;
 
@@ -279,6 +281,42 @@ fn every_small_shape_with_groups_equals_the_f32_oracle() {
         count
     });
     crate::done(counts.iter().sum(), 1000);
+}
+
+/// What this CPU cannot run is proven and emitted for every group, too; the longest K of the models among others.
+#[test]
+fn foreign_grouped_kernels_are_emitted_and_proven() {
+    let cpu = Features::detect();
+    let every: Features = Feature::ALL.iter().copied().collect();
+    let mut programs = 0;
+    for isa in Isa::ALL.iter().copied().filter(|i| !i.runs_on(cpu)) {
+        let needs = crate::least_features(isa, every)[0];
+        let emitter = backend::for_isa(isa).unwrap_or_else(|e| panic!("{e}"));
+        let mut emitted = BTreeSet::new();
+        for groups in every_groups() {
+            for (i, spec) in specs(isa, groups).into_iter().enumerate() {
+                let k = [640, 12_288, 77, 2048][i % 4];
+                let Ok(plan) = plan(&spec, k) else { continue };
+                let main = plan.main.into_iter().map(|(_, program)| program);
+                for program in plan.unpack.into_iter().chain(main) {
+                    let proven = Checked::new(program);
+                    let proven = proven.unwrap_or_else(|e| panic!("{e}\n{}", rerun(&spec)));
+                    // Out of registers is an answer.
+                    if emitter.emit(&proven, isa, needs).is_ok() {
+                        emitted.insert((spec.variant.clone(), groups.scales.k, groups.planes));
+                        programs += 1;
+                    }
+                }
+            }
+        }
+        let families = VARIANTS.iter().filter(|v| v.has_groups()).count();
+        let least = if isa.has_dot() { 6 } else { 5 };
+        assert!(
+            crate::only().is_some() || emitted.len() >= families * least - families,
+            "{isa}: {emitted:?}"
+        );
+    }
+    println!("{programs} programs of foreign instruction sets");
 }
 
 #[test]

@@ -67,7 +67,7 @@ enum Command {
     /// Write a random-weight model with a real model's shape.
     #[command(after_help = "Example: bitnet-run synth --shape large --layers 1 -o m.gguf")]
     Synth(synth::Options),
-    /// Hugging Face or GGUF in, I2_S (128) GGUF out; the logits stay the same bits.
+    /// Hugging Face or GGUF in, GGUF out: I2_S (128), or blocks with group scales; the logits stay the same bits.
     #[command(after_help = "Example: bitnet-run convert tests/data/tiny/tiny_b158_hf -o tiny.gguf")]
     Convert(convert::Options),
 }

@@ -10,11 +10,13 @@ use crate::network::kernels::default_spec;
 use crate::profile::Profile;
 use bitnet_codegen::backend;
 use bitnet_codegen::variant::VARIANTS;
-use bitnet_codegen::{Activations, Features, Isa, KernelSpec, plan};
+use bitnet_codegen::{Activations, Features, Groups, Isa, KernelSpec, plan};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Mutex;
+
+mod grouped;
 
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/tiny");
 
@@ -256,8 +258,8 @@ fn recorded(name: &str) -> (Arc<Model>, &'static str) {
     (model, digest)
 }
 
-/// One spec of every family on every instruction set of this CPU that has an emitter.
-fn specs() -> Vec<KernelSpec> {
+/// One spec of every family, with group scales or without, on every instruction set of this CPU that has an emitter.
+fn specs(groups: Option<Groups>) -> Vec<KernelSpec> {
     let cpu = Features::detect();
     let mut specs = Vec::new();
     for family in VARIANTS {
@@ -270,7 +272,7 @@ fn specs() -> Vec<KernelSpec> {
                 continue;
             }
             for m in [1, 8] {
-                match default_spec(*family, isa, 64, m) {
+                match default_spec(*family, isa, 64, m, groups) {
                     Some(spec) if plan(&spec, 128).is_ok() => specs.push(spec),
                     _ => println!(
                         "skipped: {} on {isa} for {m} tokens: not offered",
@@ -309,7 +311,7 @@ fn logits_are_the_recorded_bits_for_every_kernel() {
     for name in ["tiny_b158.gguf", "tiny_llama.gguf"] {
         let (model, want) = recorded(name);
         let mut ran = 0;
-        for (i, spec) in specs().iter().enumerate() {
+        for (i, spec) in specs(None).iter().enumerate() {
             let mut kernels = Kernels::forced(Features::detect(), spec.clone());
             let threads = [1, 2, 3, 7][i % 4];
             let mut engine = match Engine::new(
@@ -416,7 +418,10 @@ fn bytes_per_token_count_weights_head_and_cache() {
         .sum();
     let per_token = engine.bytes_per_token(10) - engine.bytes_per_token(0);
     assert_eq!(per_token, 10 * 8 * c.n_layers * c.n_kv_heads * c.head_dim);
-    assert!(engine.bytes_per_token(0) >= c.n_layers * ternary / 5 + engine.head().table_bytes());
+    assert!(
+        engine.bytes_per_token(0)
+            >= c.n_layers * ternary / 5 + engine.head().expect("a head of floats").table_bytes()
+    );
     assert_eq!(
         engine.macs_per_token(),
         (c.n_layers * ternary + c.vocab * c.hidden) as u64

@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 
 use super::OpenOptions;
-use super::dtype::Dtype;
+use super::dtype::{Dtype, TernaryType};
 use super::error::{LoadErrorKind, bad, unsupported};
 use super::float::FloatType;
 use super::store::{TensorInfo, TensorStore};
-use super::ternary::{Packing, Ternarise, TernarySource, looks_ternary};
+use super::ternary::{Packing, RowOrder, Ternarise, TernarySource, looks_ternary};
 use crate::format::Model;
 use crate::format::model::TokenizerHome;
 use crate::graph::{Acts, ModelConfig, Norm, Projection, TensorId, Weight};
@@ -25,6 +25,7 @@ pub(super) struct Assembly {
     norms: BTreeMap<Norm, usize>,
     embedding: usize,
     head: Option<usize>,
+    ternary_embedding: Option<TernarySource>,
     ternary_head: Option<TernarySource>,
     notes: Vec<String>,
 }
@@ -47,6 +48,7 @@ impl Assembly {
             norms: BTreeMap::new(),
             embedding: 0,
             head: None,
+            ternary_embedding: None,
             ternary_head: None,
             notes: Vec::new(),
         }
@@ -113,10 +115,33 @@ impl Assembly {
         Ok(index)
     }
 
-    fn table(&mut self, name: &str) -> Result<usize, LoadErrorKind> {
-        let index = self.matrix(name, self.config.vocab, self.config.hidden)?;
-        match self.tensor(index).dtype {
-            Dtype::Float(_) => Ok(index),
+    /// An embedding table or a head: the tensor, and how it is read where it holds trits.
+    fn table(&mut self, name: &str) -> Result<(usize, Option<TernarySource>), LoadErrorKind> {
+        let (n, k) = (self.config.vocab, self.config.hidden);
+        let tensor = self.matrix(name, n, k)?;
+        match self.tensor(tensor).dtype {
+            Dtype::Float(_) => Ok((tensor, None)),
+            Dtype::Ternary(kind) => {
+                let packing = match kind {
+                    TernaryType::I2S => Packing::I2S { block: 128 },
+                    other => Packing::Plain(other),
+                };
+                let source = TernarySource {
+                    tensor,
+                    n,
+                    k,
+                    packing,
+                    factor: 1.0,
+                    order: RowOrder::Neutral,
+                };
+                match source.no_table() {
+                    None => Ok((tensor, Some(source))),
+                    Some(why) => Err(unsupported(
+                        format!("type {} of tensor {name}", kind.name()),
+                        why,
+                    )),
+                }
+            }
             other => {
                 let known: Vec<_> = FloatType::ALL.iter().map(|f| f.name()).collect();
                 Err(unsupported(
@@ -147,8 +172,16 @@ impl Assembly {
             };
             let full = format!("{name}.weight");
             match weight {
-                Weight::Embedding => self.embedding = self.table(&full)?,
-                Weight::Head => self.head = Some(self.table(&full)?),
+                Weight::Embedding => {
+                    (self.embedding, self.ternary_embedding) = self.table(&full)?;
+                    if self.config.tied {
+                        self.ternary_head = self.ternary_embedding.clone();
+                    }
+                }
+                Weight::Head => {
+                    let (index, source) = self.table(&full)?;
+                    (self.head, self.ternary_head) = (Some(index), source);
+                }
                 Weight::Norm(norm) => self.norm(norm, &full)?,
                 Weight::Projection(id) => {
                     let source = projection(self, id, &name)?;
@@ -159,8 +192,9 @@ impl Assembly {
         Ok(())
     }
 
-    /// Makes the head a ternary product.
+    /// Makes the head a ternary product of a tensor that is a table for others.
     pub(super) fn set_ternary_head(&mut self, source: TernarySource) {
+        self.note("the head is quantised like the projections, as config.json does not name it among those that are not");
         self.ternary_head = Some(source);
     }
 
@@ -173,9 +207,15 @@ impl Assembly {
     /// any matrix is stored as trits or is quantised on loading, and hardly at all where all of them are floats.
     pub(super) fn set_acts(&mut self, said: Option<Acts>, options: &OpenOptions) {
         let floats = |s: &TernarySource| s.packing == Packing::Floats(Ternarise::AsStored);
-        let weight_only =
-            said.map_or_else(|| self.linears.iter().all(floats), |acts| acts != Acts::I8);
-        let follow = said.unwrap_or(if weight_only { Acts::I24 } else { Acts::I8 });
+        let own = self.config.architecture.weight_only && self.config.input_norm_eps.is_none();
+        let unsaid = || own || self.linears.iter().all(floats);
+        let weight_only = said.map_or_else(unsaid, |acts| acts != Acts::I8);
+        let follow = said.unwrap_or(match weight_only {
+            true if own => Acts::I16,
+            true => Acts::I24,
+            false => Acts::I8,
+        });
+        self.config.weight_only = weight_only;
         self.config.acts = options.acts.unwrap_or(follow);
         match (weight_only, self.config.acts) {
             (true, Acts::I8) => self.note(
@@ -297,10 +337,6 @@ impl Assembly {
             let text = format!("{kept} projections run in float, as config.json says");
             self.notes.push(text);
         }
-        if self.ternary_head.is_some() {
-            let text = "the head is quantised like the projections, as config.json does not name it among those that are not";
-            self.notes.push(text.into());
-        }
         if has(|p| matches!(p, Packing::Tiled(..))) {
             let text =
                 "TL1 and TL2 tiles are not in the file: with the wrong sizes the text is garbage";
@@ -324,6 +360,7 @@ impl Assembly {
             norms: self.norms,
             embedding: self.embedding,
             head: self.head,
+            ternary_embedding: self.ternary_embedding,
             ternary_head: self.ternary_head,
             tokenizer,
             notes: self.notes,

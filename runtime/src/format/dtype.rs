@@ -27,6 +27,10 @@ pub enum TernaryType {
     TQ2_0,
     /// llama.cpp: consecutive 2-bit codes in blocks of 64 with an f16 scale.
     Q2_0,
+    /// Q2_0 in blocks of 128.
+    PQ2_0,
+    /// Five trits a byte in blocks of 128 with an f16 scale.
+    PTQ1_0,
     /// ik_llama.cpp: five trits a byte in blocks of 64, an f16 scale a row.
     IQ1BN,
     /// ik_llama.cpp: planes of 2-bit codes in blocks of 64, an f32 scale a row.
@@ -43,11 +47,13 @@ pub enum TernaryType {
 
 impl TernaryType {
     /// Every ternary type.
-    pub const ALL: [TernaryType; 10] = [
+    pub const ALL: [TernaryType; 12] = [
         TernaryType::I2S,
         TernaryType::TQ1_0,
         TernaryType::TQ2_0,
         TernaryType::Q2_0,
+        TernaryType::PQ2_0,
+        TernaryType::PTQ1_0,
         TernaryType::IQ1BN,
         TernaryType::IQ2BN,
         TernaryType::IQ2BNR4,
@@ -63,6 +69,8 @@ impl TernaryType {
             TernaryType::TQ1_0 => "TQ1_0",
             TernaryType::TQ2_0 => "TQ2_0",
             TernaryType::Q2_0 => "Q2_0",
+            TernaryType::PQ2_0 => "PQ2_0",
+            TernaryType::PTQ1_0 => "PTQ1_0",
             TernaryType::IQ1BN => "IQ1_BN",
             TernaryType::IQ2BN => "IQ2_BN",
             TernaryType::IQ2BNR4 => "IQ2_BN_R4",
@@ -79,6 +87,8 @@ impl TernaryType {
             TernaryType::TQ1_0 => 34,
             TernaryType::TQ2_0 => 35,
             TernaryType::Q2_0 => 42,
+            TernaryType::PQ2_0 => 142,
+            TernaryType::PTQ1_0 => 143,
             TernaryType::IQ1BN => 134,
             TernaryType::IQ2BN => 135,
             TernaryType::IQ2BNR4 => 335,
@@ -92,6 +102,7 @@ impl TernaryType {
     pub fn k_multiple(self) -> usize {
         match self {
             TernaryType::TQ1_0 | TernaryType::TQ2_0 => 256,
+            TernaryType::PQ2_0 | TernaryType::PTQ1_0 => 128,
             TernaryType::Q2_0 | TernaryType::IQ1BN | TernaryType::IQ2BN | TernaryType::IQ2BNR4 => {
                 64
             }
@@ -111,6 +122,8 @@ impl TernaryType {
             TernaryType::TQ1_0 => rows_of(k / 256 * 54),
             TernaryType::TQ2_0 => rows_of(k / 256 * 66),
             TernaryType::Q2_0 => rows_of(k / 64 * 18),
+            TernaryType::PQ2_0 => rows_of(k / 128 * 34),
+            TernaryType::PTQ1_0 => rows_of(k / 128 * 28),
             TernaryType::IQ1BN => rows_of(2 + k / 64 * 13),
             TernaryType::IQ2BN | TernaryType::IQ2BNR4 => rows_of(4 + k / 4),
             TernaryType::TL2 => tl2_scale_offset(n, k)?.checked_add(32),
@@ -279,6 +292,8 @@ mod tests {
             (39, "MXFP4"),
             (42, "Q2_0"),
             (133, "Q6_0"),
+            (142, "PQ2_0"),
+            (143, "PTQ1_0"),
             (134, "IQ1_BN"),
             (135, "IQ2_BN"),
             (335, "IQ2_BN_R4"),

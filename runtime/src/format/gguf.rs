@@ -367,10 +367,7 @@ fn place_one(
         dtype = Dtype::Ternary(TernaryType::TL2);
     }
     if dtype == Dtype::Ternary(TernaryType::Q2_0) && is_q2_128(&t.dims, extent, alignment) {
-        return Err(unsupported(
-            format!("Q2_0 in blocks of 128 (tensor {})", t.name),
-            "this is the type's first form; newer files have blocks of 64: fetch one, or convert again",
-        ));
+        dtype = Dtype::Ternary(TernaryType::PQ2_0);
     }
     let shape = || {
         t.dims
@@ -417,10 +414,11 @@ fn is_tl2(dims: &[usize], extent: u64, alignment: usize) -> bool {
     fills(TernaryType::TL2.n_bytes(n, k), extent, alignment)
 }
 
-/// Q2_0 began with blocks of 128 (2 bytes of scale and 32 of codes) under the id that now means blocks of 64.
+/// Blocks of 128, which have an id of their own by now, were once written under that of blocks of 64.
 fn is_q2_128(dims: &[usize], extent: u64, alignment: usize) -> bool {
     let [n, k] = *dims else { return false };
-    k.is_multiple_of(128) && fills(n.checked_mul(k / 128 * 34), extent, alignment)
+    let wide = TernaryType::PQ2_0;
+    k.is_multiple_of(wide.k_multiple()) && fills(wide.n_bytes(n, k), extent, alignment)
 }
 
 /// Whether a tensor of this size takes `extent` bytes of the file, with or without padding after it.

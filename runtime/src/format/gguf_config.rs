@@ -5,7 +5,9 @@ use super::error::{LoadErrorKind, bad, unsupported};
 use super::metadata::Metadata;
 use super::store::{TensorInfo, TensorStore};
 use super::write::GgufWriter;
-use crate::graph::{Acts, Architecture, ModelConfig, Norm, Projection, Rope, TensorId, Weight};
+use crate::graph::{
+    Acts, Architecture, ModelConfig, Norm, Projection, Rope, TensorId, Weight, Yarn,
+};
 
 /// The tensor of [`Rope::factors`], whatever the architecture.
 pub(crate) const ROPE_FACTORS: &str = "rope_freqs.weight";
@@ -150,6 +152,7 @@ pub(super) fn read(
         rope: rope(&keys, head_dim, store)?,
         tied: tensor(Weight::Head).is_none(),
         acts: Acts::I8,
+        weight_only: false,
     };
     for (name, got) in [
         (
@@ -170,14 +173,26 @@ pub(super) fn read(
 fn rope(keys: &Keys<'_>, head_dim: usize, store: &TensorStore) -> Result<Rope, LoadErrorKind> {
     let kind_key = keys.key("rope.scaling.type");
     let kind = keys.metadata.str(&kind_key)?.unwrap_or("none");
+    let mut yarn = None;
     let linear = match kind {
+        "yarn" => {
+            let factor = keys.positive("rope.scaling.factor", None)?;
+            let original = keys.required("rope.scaling.original_context_length")?;
+            let mut of_file = Yarn::new(factor, original as f32);
+            let default = Some(of_file.attention);
+            of_file.attention = keys.positive("rope.scaling.yarn_attn_factor", default)?;
+            of_file.beta_fast = keys.positive("rope.scaling.yarn_beta_fast", Some(32.0))?;
+            of_file.beta_slow = keys.positive("rope.scaling.yarn_beta_slow", Some(1.0))?;
+            yarn = Some(of_file);
+            1.0
+        }
         "linear" => keys.positive("rope.scaling.factor", Some(1.0))?,
         // The key's old name, which had no type beside it.
         "none" => keys.positive("rope.scale_linear", Some(1.0))?,
         other => {
             return Err(unsupported(
                 format!("{kind_key} {other:?}"),
-                "known are none and linear",
+                "known are none, linear and yarn",
             ));
         }
     };
@@ -189,6 +204,7 @@ fn rope(keys: &Keys<'_>, head_dim: usize, store: &TensorStore) -> Result<Rope, L
         theta: keys.positive("rope.freq_base", Some(10_000.0))?,
         linear,
         factors,
+        yarn,
     })
 }
 
@@ -238,6 +254,15 @@ pub(crate) fn write(w: &mut GgufWriter, c: &ModelConfig) {
         w.f32(&key("attention.input_norm_rms_epsilon"), eps);
     }
     w.f32(&key("rope.freq_base"), c.rope.theta);
+    if let Some(yarn) = c.rope.yarn {
+        w.str(&key("rope.scaling.type"), "yarn");
+        w.f32(&key("rope.scaling.factor"), yarn.factor);
+        let original = yarn.original as usize;
+        w.u32(&key("rope.scaling.original_context_length"), original);
+        w.f32(&key("rope.scaling.yarn_attn_factor"), yarn.attention);
+        w.f32(&key("rope.scaling.yarn_beta_fast"), yarn.beta_fast);
+        w.f32(&key("rope.scaling.yarn_beta_slow"), yarn.beta_slow);
+    }
     if c.rope.linear != 1.0 {
         w.str(&key("rope.scaling.type"), "linear");
         w.f32(&key("rope.scaling.factor"), c.rope.linear);

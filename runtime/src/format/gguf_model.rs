@@ -60,9 +60,13 @@ fn architecture(metadata: &Metadata) -> Result<&'static Architecture, LoadErrorK
         let known: Vec<_> = ARCHITECTURES.iter().map(|a| a.name).collect();
         let known = known.join(" ");
         let known = match name {
-            "qwen3" | "gemma3" => format!(
+            "gemma3" => format!(
                 "ternary models of it embed text and do not generate any; known are {known}"
             ),
+            "qwen35" | "qwen3next" => format!(
+                "its gated delta net layers, a recurrence instead of attention, are missing; known are {known}"
+            ),
+            "maple" => format!("its layers are not known here; known are {known}"),
             _ => format!("known are {known}"),
         };
         unsupported(format!("architecture {name:?}"), known)

@@ -8,7 +8,9 @@ use super::assemble::ConfigCheck;
 use super::error::{LoadErrorKind, bad, unsupported};
 use super::hf_modules::KeptModules;
 use super::store::TensorStore;
-use crate::graph::{ARCHITECTURES, Activation, Acts, Architecture, ModelConfig, Rope, Weight};
+use crate::graph::{
+    ARCHITECTURES, Activation, Acts, Architecture, ModelConfig, Rope, Weight, Yarn,
+};
 
 /// The fields of `config.json` that are used. Others are skipped without being kept.
 #[derive(Deserialize)]
@@ -46,6 +48,12 @@ struct RopeScaling {
     low_freq_factor: Option<f32>,
     high_freq_factor: Option<f32>,
     original_max_position_embeddings: Option<f32>,
+    beta_fast: Option<f32>,
+    beta_slow: Option<f32>,
+    attention_factor: Option<f32>,
+    mscale: Option<f32>,
+    mscale_all_dim: Option<f32>,
+    truncate: Option<bool>,
 }
 
 #[derive(Deserialize, Default, Clone)]
@@ -204,6 +212,7 @@ impl Config {
                     .any(|n| store.find(&format!("{n}.weight")).is_some())
             }),
             acts: Acts::I8,
+            weight_only: false,
         };
         config.check(store.tensors().len())?;
         Ok(config)
@@ -222,19 +231,57 @@ impl Config {
             self.rope_theta.or(in_parameters).unwrap_or(default_theta),
         )?;
         let factor = || positive("rope_scaling.factor", s.factor.unwrap_or(f32::NAN));
+        let mut yarn = None;
         let (linear, factors) = match s.rope_type.as_deref().unwrap_or("default") {
             "default" | "none" => (1.0, None),
             "linear" => (factor()?, None),
+            // Begins behind the last position, max_position_embeddings, and none is computed there.
+            "dynamic" => (1.0, None),
+            "yarn" => {
+                yarn = Some(self.yarn(s, factor()?)?);
+                (1.0, None)
+            }
             "llama3" => (1.0, Some(llama3_factors(s, theta, factor()?, head_dim)?)),
             other => {
                 let what = format!("rope_scaling type {other:?} in config.json");
-                return Err(unsupported(what, "known are default, linear and llama3"));
+                return Err(unsupported(
+                    what,
+                    "known are default, linear, dynamic, yarn and llama3",
+                ));
             }
         };
         Ok(Rope {
             theta,
             linear,
             factors,
+            yarn,
+        })
+    }
+
+    fn yarn(&self, s: &RopeScaling, factor: f32) -> Result<Yarn, LoadErrorKind> {
+        let unknown = s.mscale.is_some() || s.mscale_all_dim.is_some() || s.truncate == Some(false);
+        if unknown {
+            return Err(unsupported(
+                "rope_scaling yarn with mscale or without truncate in config.json",
+                "known are factor, original_max_position_embeddings, attention_factor and betas",
+            ));
+        }
+        let whole = self.max_position_embeddings.unwrap_or(2048) as f32;
+        let original = s.original_max_position_embeddings.unwrap_or(whole);
+        let usual = Yarn::new(
+            factor,
+            positive("original_max_position_embeddings", original)?,
+        );
+        let or = |name: &str, v: Option<f32>, usual: f32| positive(name, v.unwrap_or(usual));
+        Ok(Yarn {
+            beta_fast: or("rope_scaling.beta_fast", s.beta_fast, usual.beta_fast)?,
+            beta_slow: or("rope_scaling.beta_slow", s.beta_slow, usual.beta_slow)?,
+            attention: or(
+                "rope_scaling.attention_factor",
+                s.attention_factor,
+                usual.attention,
+            )?,
+            ..usual
         })
     }
 }

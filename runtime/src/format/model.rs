@@ -6,8 +6,9 @@
 
 use std::path::Path;
 
-use bitnet_codegen::trit::TernaryMatrix;
+use bitnet_codegen::trit::{Scales, TernaryMatrix};
 
+use super::dtype::Dtype;
 use super::float::FloatType;
 use super::metadata::Metadata;
 use super::store::{TensorInfo, TensorStore};
@@ -83,6 +84,7 @@ pub struct Model {
     pub(crate) norms: std::collections::BTreeMap<Norm, usize>,
     pub(crate) embedding: usize,
     pub(crate) head: Option<usize>,
+    pub(crate) ternary_embedding: Option<TernarySource>,
     pub(crate) ternary_head: Option<TernarySource>,
     pub(crate) tokenizer: TokenizerHome,
     pub(crate) notes: Vec<String>,
@@ -198,10 +200,51 @@ impl Model {
     /// # Errors
     /// As [`Self::ternary`].
     pub fn ternary_head(&self) -> Result<Option<TernaryMatrix>, LoadError> {
-        let matrix = self.ternary_head.as_ref().map(|s| s.decode(&self.store));
-        matrix
+        self.ternary_head
+            .as_ref()
+            .map(|s| self.decode(s))
             .transpose()
-            .map_err(|kind| LoadError::new(&self.path, kind))
+    }
+
+    /// The scales of a projection, without its codes.
+    ///
+    /// # Errors
+    /// As [`Self::ternary`], where scales are concerned.
+    pub(crate) fn scales(&self, id: TensorId) -> Result<Scales, LoadError> {
+        self.scales_of(self.linear(id))
+    }
+
+    /// The type and bytes of the embedding table or the head, as they are stored.
+    pub(crate) fn stored_table(&self, head: bool) -> (Dtype, &[u8]) {
+        let own = self.head.filter(|_| head);
+        let index = own.unwrap_or(self.embedding);
+        (self.store.tensors()[index].dtype, self.store.bytes(index))
+    }
+
+    /// How the embedding, or the head, is read where the file holds it as trits.
+    pub(crate) fn ternary_table(&self, head: bool) -> Option<&TernarySource> {
+        match head {
+            true => self.ternary_head.as_ref(),
+            false => self.ternary_embedding.as_ref(),
+        }
+    }
+
+    /// Decodes a matrix.
+    ///
+    /// # Errors
+    /// As [`Self::ternary`].
+    pub(crate) fn decode(&self, source: &TernarySource) -> Result<TernaryMatrix, LoadError> {
+        let matrix = source.decode(&self.store);
+        matrix.map_err(|kind| LoadError::new(&self.path, kind))
+    }
+
+    /// The scales of a matrix, without its codes.
+    ///
+    /// # Errors
+    /// As [`Self::ternary`], where scales are concerned.
+    pub(crate) fn scales_of(&self, source: &TernarySource) -> Result<Scales, LoadError> {
+        let scales = source.scales(&self.store);
+        scales.map_err(|kind| LoadError::new(&self.path, kind))
     }
 
     /// How far the scales of a projection reach, without decoding its codes.
@@ -216,9 +259,7 @@ impl Model {
         if source.packing == Packing::Kept {
             return Ok(ScaleShape::Float);
         }
-        let scales = source.scales(&self.store);
-        let scales = scales.map_err(|kind| LoadError::new(&self.path, kind))?;
-        Ok(ScaleShape::from(&scales))
+        Ok(ScaleShape::from(&self.scales_of(source)?))
     }
 
     fn linear(&self, id: TensorId) -> &TernarySource {
@@ -269,13 +310,35 @@ impl Model {
         }
     }
 
-    /// The embedding table.
+    /// One row of the embedding table, whatever it is stored as.
+    ///
+    /// # Panics
+    /// When there is no such row, or `out` is not as long as one.
+    pub fn embed(&self, token: usize, out: &mut [f32]) {
+        match &self.ternary_embedding {
+            Some(source) => source.row_to_f32(&self.store, token, out),
+            None => self.embedding().row_to_f32(token, out),
+        }
+    }
+
+    /// Whether the embedding table holds trits; then [`Self::embedding`] has no answer.
+    pub fn embeds_trits(&self) -> bool {
+        self.ternary_embedding.is_some()
+    }
+
+    /// The embedding table, where it is of floats.
+    ///
+    /// # Panics
+    /// When it is ternary (see [`Self::embeds_trits`]).
     pub fn embedding(&self) -> FloatTensor<'_> {
         self.table(self.embedding)
     }
 
-    /// The head: the embedding table where the model is tied. Where the head is ternary, what it is made from (see
-    /// [`Self::ternary_head`]), or the embedding table.
+    /// The head: the embedding table where the model is tied. Where the head is a ternary product of what the file holds
+    /// as floats, these floats (see [`Self::ternary_head`]).
+    ///
+    /// # Panics
+    /// When the file holds it as trits.
     pub fn head(&self) -> FloatTensor<'_> {
         self.table(self.head.unwrap_or(self.embedding))
     }

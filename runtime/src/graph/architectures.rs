@@ -26,6 +26,8 @@ pub struct Architecture {
     pub gguf_rotary: RotaryRows,
     /// The gate's activation.
     pub activation: Activation,
+    /// Whether ternary models of it were trained with floats as inputs, unless each projection owns an input norm.
+    pub weight_only: bool,
     /// The weights, by both formats' names. A norm that is not listed does not exist.
     pub tensors: &'static Tensors,
 }
@@ -53,6 +55,10 @@ pub enum RotaryRows {
 pub enum Part {
     /// [`Norm::Attn`].
     AttnNorm,
+    /// [`Norm::Query`].
+    QueryNorm,
+    /// [`Norm::Key`].
+    KeyNorm,
     /// [`Norm::AttnSub`].
     AttnSubNorm,
     /// [`Norm::Ffn`].
@@ -102,6 +108,7 @@ pub const ARCHITECTURES: &[&Architecture] = &[
     BITNET_25,
     BITNET,
     LLAMA,
+    QWEN3,
     #[cfg(test)]
     tests::MADE_UP,
 ];
@@ -119,6 +126,7 @@ pub const BITNET_B158: &Architecture = &Architecture {
     },
     gguf_rotary: RotaryRows::Halves,
     activation: Activation::Relu2,
+    weight_only: false,
     tensors: SUB_NORMED,
 };
 
@@ -144,6 +152,7 @@ pub const BITNET: &Architecture = &Architecture {
     },
     gguf_rotary: RotaryRows::Halves,
     activation: Activation::Silu,
+    weight_only: false,
     tensors: SUB_NORMED,
 };
 
@@ -160,7 +169,25 @@ pub const LLAMA: &Architecture = &Architecture {
     },
     gguf_rotary: RotaryRows::Pairs,
     activation: Activation::Silu,
+    weight_only: false,
     tensors: PLAIN,
+};
+
+/// Qwen3 with everything ternary (Ternary-Bonsai): queries and keys are normed head by head, SiLU.
+pub const QWEN3: &Architecture = &Architecture {
+    name: "qwen3",
+    hf_class: Some("Qwen3ForCausalLM"),
+    hf_also: &[],
+    hf_model_type: Some("qwen3"),
+    hf_quantises: false,
+    hf_defaults: HfDefaults {
+        rope_theta: 10_000.0,
+        norm_eps: 1e-6,
+    },
+    gguf_rotary: RotaryRows::Halves,
+    activation: Activation::Silu,
+    weight_only: true,
+    tensors: HEAD_NORMED,
 };
 
 const fn tensor(part: Part, gguf: &'static str, hf: &'static [&'static str]) -> BlockTensor {
@@ -229,6 +256,24 @@ const PLAIN: &Tensors = &Tensors {
     block: &[ATTN_NORM, FFN_NORM, Q, K, V, O, GATE, UP, DOWN],
 };
 
+/// With a norm of each head of queries and keys.
+const HEAD_NORMED: &Tensors = &Tensors {
+    block: &[
+        ATTN_NORM,
+        FFN_NORM,
+        tensor(Part::QueryNorm, "attn_q_norm", &["self_attn.q_norm"]),
+        tensor(Part::KeyNorm, "attn_k_norm", &["self_attn.k_norm"]),
+        Q,
+        K,
+        V,
+        O,
+        GATE,
+        UP,
+        DOWN,
+    ],
+    ..*PLAIN
+};
+
 /// With a norm before the attention output and one before the down projection; the second names are 1bitLLM's.
 const SUB_NORMED: &Tensors = &Tensors {
     block: &[
@@ -288,6 +333,12 @@ impl Architecture {
             .any(|t| t.part == Part::AttnSubNorm)
     }
 
+    /// Whether each head of queries and keys is normalised.
+    pub fn head_norms(&self) -> bool {
+        let mut block = self.tensors.block.iter();
+        block.any(|t| t.part == Part::QueryNorm)
+    }
+
     /// What GGUF files call a weight, without `.weight`.
     pub fn gguf(&self, weight: Weight) -> String {
         let names = self.names(weight);
@@ -325,6 +376,8 @@ impl Architecture {
             Weight::Head => return &self.tensors.head,
             Weight::Norm(Norm::Output) => return &self.tensors.output_norm,
             Weight::Norm(Norm::Attn(_)) => Part::AttnNorm,
+            Weight::Norm(Norm::Query(_)) => Part::QueryNorm,
+            Weight::Norm(Norm::Key(_)) => Part::KeyNorm,
             Weight::Norm(Norm::AttnSub(_)) => Part::AttnSubNorm,
             Weight::Norm(Norm::Ffn(_)) => Part::FfnNorm,
             Weight::Norm(Norm::FfnSub(_)) => Part::FfnSubNorm,
@@ -344,7 +397,14 @@ impl Architecture {
 fn layer(weight: Weight) -> Option<usize> {
     match weight {
         Weight::Embedding | Weight::Head | Weight::Norm(Norm::Output) => None,
-        Weight::Norm(Norm::Attn(l) | Norm::AttnSub(l) | Norm::Ffn(l) | Norm::FfnSub(l)) => Some(l),
+        Weight::Norm(
+            Norm::Attn(l)
+            | Norm::Query(l)
+            | Norm::Key(l)
+            | Norm::AttnSub(l)
+            | Norm::Ffn(l)
+            | Norm::FfnSub(l),
+        ) => Some(l),
         Weight::Norm(Norm::Input(TensorId { layer, .. }))
         | Weight::Projection(TensorId { layer, .. }) => Some(layer),
     }
@@ -389,6 +449,7 @@ pub(crate) mod tests {
         },
         gguf_rotary: RotaryRows::Pairs,
         activation: Activation::Relu2,
+        weight_only: false,
         tensors: &Tensors {
             embedding: Names {
                 gguf: "words",

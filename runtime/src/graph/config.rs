@@ -71,6 +71,37 @@ pub struct Rope {
     pub linear: f32,
     /// One divisor for each of the `head_dim / 2` frequencies (Llama 3.1 style), if any.
     pub factors: Option<Vec<f32>>,
+    /// Stretching of the slow frequencies, if any.
+    pub yarn: Option<Yarn>,
+}
+
+/// YaRN (arXiv 2309.00071): frequencies that turn often are kept, slow ones are divided by `factor`, those between
+/// partly; cosines and sines are multiplied by `attention`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Yarn {
+    /// How much longer contexts became.
+    pub factor: f32,
+    /// Positions of the model before it was stretched.
+    pub original: f32,
+    /// Turns over the original positions from which a frequency is kept.
+    pub beta_fast: f32,
+    /// Turns up to which a frequency is fully stretched.
+    pub beta_slow: f32,
+    /// Factor of cosines and sines.
+    pub attention: f32,
+}
+
+impl Yarn {
+    /// The usual constants: 32 and 1 turns, and `0.1 · ln(factor) + 1`.
+    pub fn new(factor: f32, original: f32) -> Self {
+        Self {
+            factor,
+            original,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            attention: (0.1 * f64::from(factor.max(1.0)).ln() + 1.0) as f32,
+        }
+    }
 }
 
 /// Everything about a model that is not a weight.
@@ -109,6 +140,8 @@ pub struct ModelConfig {
     pub tied: bool,
     /// How finely the inputs of ternary products are quantised.
     pub acts: Acts,
+    /// Whether the model was trained with floats as inputs, so that quantising them is ours alone to do well.
+    pub weight_only: bool,
 }
 
 impl ModelConfig {
@@ -151,6 +184,8 @@ impl ModelConfig {
     fn part(&self, layer: usize, part: Part) -> impl Iterator<Item = Weight> {
         let (norm, weight) = match part {
             Part::AttnNorm => (None, Weight::Norm(Norm::Attn(layer))),
+            Part::QueryNorm => (None, Weight::Norm(Norm::Query(layer))),
+            Part::KeyNorm => (None, Weight::Norm(Norm::Key(layer))),
             Part::AttnSubNorm => (None, Weight::Norm(Norm::AttnSub(layer))),
             Part::FfnNorm => (None, Weight::Norm(Norm::Ffn(layer))),
             Part::FfnSubNorm => (None, Weight::Norm(Norm::FfnSub(layer))),
@@ -179,6 +214,7 @@ impl ModelConfig {
     pub fn norm_len(&self, norm: Norm) -> usize {
         match norm {
             Norm::Attn(_) | Norm::Ffn(_) | Norm::Output => self.hidden,
+            Norm::Query(_) | Norm::Key(_) => self.head_dim,
             Norm::AttnSub(_) => self.n_heads * self.head_dim,
             Norm::FfnSub(_) => self.ffn,
             Norm::Input(id) => self.linear_shape(id.projection).1,
@@ -251,6 +287,10 @@ impl fmt::Display for TensorId {
 pub enum Norm {
     /// Before the attention of a block.
     Attn(usize),
+    /// Over each head of the queries, before the rotary embedding.
+    Query(usize),
+    /// Over each head of the keys, before the rotary embedding.
+    Key(usize),
     /// Over the concatenated heads, before the attention output projection.
     AttnSub(usize),
     /// Before the FFN of a block.
@@ -267,6 +307,8 @@ impl fmt::Display for Norm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Norm::Attn(l) => write!(f, "blk.{l}.attn_norm"),
+            Norm::Query(l) => write!(f, "blk.{l}.attn_q_norm"),
+            Norm::Key(l) => write!(f, "blk.{l}.attn_k_norm"),
             Norm::AttnSub(l) => write!(f, "blk.{l}.attn_sub_norm"),
             Norm::Ffn(l) => write!(f, "blk.{l}.ffn_norm"),
             Norm::FfnSub(l) => write!(f, "blk.{l}.ffn_sub_norm"),

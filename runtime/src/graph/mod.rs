@@ -5,5 +5,5 @@ pub mod config;
 pub mod products;
 
 pub use architectures::{ARCHITECTURES, Architecture, RotaryRows};
-pub use config::{Activation, Acts, ModelConfig, Norm, Projection, Rope, TensorId, Weight};
+pub use config::{Activation, Acts, ModelConfig, Norm, Projection, Rope, TensorId, Weight, Yarn};
 pub use products::{Product, ScaleShape};

@@ -5,8 +5,9 @@
 use std::ops::Range;
 
 use bitnet_codegen::Scales;
+use bitnet_codegen::variant::groups::{GROUP_STEP, MAX_K, MAX_PLANES};
 
-use super::config::{ModelConfig, Projection, TensorId};
+use super::config::{Acts, ModelConfig, Projection, TensorId};
 
 /// How far one scale of a matrix reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,15 +54,37 @@ pub const GATE_UP: &[Projection] = &[Projection::FfnGate, Projection::FfnUp];
 /// What reads the gated product.
 pub const DOWN: &[Projection] = &[Projection::FfnDown];
 
+/// How matrices with `scales` run as one product of inputs as fine as `acts`: as one with [`ScaleShape::Rows`] or in
+/// groups of columns that kernels have. None where they cannot: kernels with groups sum 16 bits at most.
+pub fn common_group(acts: Acts, scales: impl Iterator<Item = ScaleShape>) -> Option<ScaleShape> {
+    let mut widths = Vec::new();
+    for shape in scales {
+        match shape {
+            ScaleShape::Rows => {}
+            ScaleShape::Groups(width) => widths.push(width),
+            ScaleShape::Float => return None,
+        }
+    }
+    if widths.is_empty() {
+        return Some(ScaleShape::Rows);
+    }
+    if acts.planes() > MAX_PLANES {
+        return None;
+    }
+    let fits = |k: &usize| widths.iter().all(|width| width.is_multiple_of(*k));
+    let mut every = (1..=MAX_K / GROUP_STEP).rev().map(|i| i * GROUP_STEP);
+    every.find(fits).map(ScaleShape::Groups)
+}
+
 /// `projections` of one input as the stacks that run as one matrix: all together where the input is theirs
-/// unchanged and scales reach over whole rows, else each alone.
+/// unchanged and [`common_group`] has an answer, else each alone.
 pub fn stacks<'p>(
     config: &ModelConfig,
     projections: &'p [Projection],
     scales: impl Fn(Projection) -> ScaleShape,
 ) -> impl Iterator<Item = &'p [Projection]> {
-    let rows = projections.iter().all(|&p| scales(p) == ScaleShape::Rows);
-    let together = config.input_norm_eps.is_none() && rows;
+    let one = common_group(config.acts, projections.iter().map(|&p| scales(p))).is_some();
+    let together = config.input_norm_eps.is_none() && one;
     projections.chunks(if together { projections.len() } else { 1 })
 }
 
@@ -72,6 +95,8 @@ pub struct Product {
     pub n: usize,
     /// Input features.
     pub k: usize,
+    /// Columns that share a scale, where kernels apply it.
+    pub group_k: Option<usize>,
 }
 
 /// Every product of a model, in the order of the forward pass.
@@ -82,11 +107,18 @@ pub fn products(config: &ModelConfig, scales: impl Fn(TensorId) -> ScaleShape) -
         for stack in BY_INPUT.iter().flat_map(|input| stacks(config, input, of)) {
             let n = stack.iter().map(|&p| config.linear_shape(p).0).sum();
             let (_, k) = config.linear_shape(stack[0]);
-            out.extend(
-                of(stack[0])
-                    .columns(k)
-                    .map(|cols| Product { n, k: cols.len() }),
-            );
+            match common_group(config.acts, stack.iter().map(|&p| of(p))) {
+                Some(ScaleShape::Groups(width)) => out.push(Product {
+                    n,
+                    k,
+                    group_k: Some(width),
+                }),
+                _ => out.extend(of(stack[0]).columns(k).map(|cols| Product {
+                    n,
+                    k: cols.len(),
+                    group_k: None,
+                })),
+            }
         }
     }
     out

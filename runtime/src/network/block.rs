@@ -13,6 +13,8 @@ use crate::pool::Pool;
 pub struct Block {
     /// Norm before the attention.
     pub attn_norm: Vec<f32>,
+    /// Norms of each head of the queries and of the keys, if any.
+    pub head_norms: Option<[Vec<f32>; 2]>,
     /// Norm of the concatenated heads, if any.
     pub attn_sub_norm: Option<Vec<f32>>,
     /// Norm before the FFN.
@@ -46,6 +48,13 @@ impl Block {
             |projections: &[Projection]| Projections::new(pool, model, kernels, layer, projections);
         Ok(Self {
             attn_norm: model.norm(Norm::Attn(layer))?,
+            head_norms: match model.config().architecture.head_norms() {
+                true => Some([
+                    model.norm(Norm::Query(layer))?,
+                    model.norm(Norm::Key(layer))?,
+                ]),
+                false => None,
+            },
             attn_sub_norm: sub(Norm::AttnSub(layer))?,
             ffn_norm: model.norm(Norm::Ffn(layer))?,
             ffn_sub_norm: sub(Norm::FfnSub(layer))?,
@@ -56,7 +65,7 @@ impl Block {
         })
     }
 
-    /// All packed layers.
+    /// Packed layers without group scales.
     pub fn linears(&self) -> impl Iterator<Item = &Linear> {
         self.products().into_iter().flat_map(Projections::linears)
     }
@@ -66,7 +75,8 @@ impl Block {
         self.products().into_iter().flat_map(Projections::floats)
     }
 
-    fn products(&self) -> [&Projections; 4] {
+    /// Its four products.
+    pub fn products(&self) -> [&Projections; 4] {
         [&self.qkv, &self.out, &self.gate_up, &self.down]
     }
 }

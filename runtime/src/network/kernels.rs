@@ -11,7 +11,7 @@ use crate::network::linear::{BUCKETS, ByBucket};
 use crate::profile::{M_BUCKETS, Match, Profile};
 use bitnet_codegen::kernel::MemoryError;
 use bitnet_codegen::variant::{VARIANTS, Variant};
-use bitnet_codegen::{Features, Isa, Kernel, KernelError, KernelSet, KernelSpec, plan};
+use bitnet_codegen::{Features, Groups, Isa, Kernel, KernelError, KernelSet, KernelSpec, plan};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -121,11 +121,33 @@ impl Kernels {
     /// # Errors
     /// [`ForcedError`], only when a kernel was forced.
     pub fn by_bucket(&mut self, n: usize, k: usize) -> Result<ByBucket, ForcedError> {
+        self.every_bucket(n, k, None)
+    }
+
+    /// The same for a layer whose columns have scales by `groups`, which its kernels apply.
+    ///
+    /// # Errors
+    /// As [`Self::by_bucket`].
+    pub fn grouped_by_bucket(
+        &mut self,
+        n: usize,
+        k: usize,
+        groups: Groups,
+    ) -> Result<ByBucket, ForcedError> {
+        self.every_bucket(n, k, Some(groups))
+    }
+
+    fn every_bucket(
+        &mut self,
+        n: usize,
+        k: usize,
+        groups: Option<Groups>,
+    ) -> Result<ByBucket, ForcedError> {
         let mut chosen: [Option<Arc<Kernel>>; BUCKETS] = Default::default();
         // Decoding and long prompts come first; the buckets between take what these leave.
         let order = [0, BUCKETS - 1].into_iter().chain((1..BUCKETS - 1).rev());
         for bucket in order {
-            let (kernel, origin) = self.choose(n, k, M_BUCKETS[bucket].first)?;
+            let (kernel, origin) = self.choose_grouped(n, k, M_BUCKETS[bucket].first, groups)?;
             let fits = {
                 let mut panels: Vec<_> = chosen.iter().flatten().map(panel_key).collect();
                 panels.push(panel_key(&kernel));
@@ -160,7 +182,27 @@ impl Kernels {
         k: usize,
         m: usize,
     ) -> Result<(Arc<Kernel>, Origin), ForcedError> {
-        if let Some(spec) = self.forced.clone() {
+        self.choose_grouped(n, k, m, None)
+    }
+
+    fn choose_grouped(
+        &mut self,
+        n: usize,
+        k: usize,
+        m: usize,
+        groups: Option<Groups>,
+    ) -> Result<(Arc<Kernel>, Origin), ForcedError> {
+        // What is known of a kernel without groups is said of the same with them, and the other way round.
+        let with = |spec: KernelSpec| match (groups, Groups::of(&spec)) {
+            (Some(groups), Ok(None)) => {
+                let mr = spec.mr.div_ceil(groups.planes);
+                groups.name(KernelSpec { mr, ..spec })
+            }
+            (Some(groups), Ok(Some(_))) => groups.name(spec),
+            (None, Ok(Some(_))) => Groups::unname(spec),
+            (None, Ok(None)) | (_, Err(_)) => spec,
+        };
+        if let Some(spec) = self.forced.clone().map(with) {
             if let Some(Some(kernel)) = self.built.get(&(spec.clone(), k)) {
                 return Ok((Arc::clone(kernel), Origin::Forced));
             }
@@ -172,16 +214,20 @@ impl Kernels {
                 Err(why) => Err(ForcedError { spec, k, why }),
             };
         }
-        if let Some((entry, how)) = self.profile.choose(n, k, m, self.cpu) {
+        let own = self.profile.choose(n, k, m, groups, self.cpu);
+        let plain = groups.and_then(|_| self.profile.choose(n, k, m, None, self.cpu));
+        let plain = plain.map(|(entry, _)| (entry, Match::Nearest));
+        if let Some((entry, how)) = own.or(plain) {
             let (spec, origin) = match how {
                 Match::Exact => (entry.spec.clone(), Origin::Profile),
-                Match::Nearest => (entry.spec.clone(), Origin::Nearest),
+                Match::Nearest => (with(entry.spec.clone()), Origin::Nearest),
             };
             if let Some(kernel) = self.get(&spec, k) {
                 return Ok((kernel, origin));
             }
         }
-        let estimate = estimates(self.cpu, n, m).find_map(|spec| self.get(&spec, k));
+        let estimate =
+            grouped_estimates(self.cpu, n, m, groups).find_map(|spec| self.get(&spec, k));
         let kernel =
             estimate.unwrap_or_else(|| panic!("no kernel for {m}x{n}x{k}, not even interpreted"));
         Ok((kernel, Origin::Estimate))
@@ -234,19 +280,33 @@ fn panel_key(kernel: &Arc<Kernel>) -> (&'static str, usize, usize) {
 /// Specs worth trying for `m` tokens and N = `n` without any measurement: instruction sets from the fastest down,
 /// and on each the favourite families with their default tunables. The interpreter comes last.
 pub fn estimates(cpu: Features, n: usize, m: usize) -> impl Iterator<Item = KernelSpec> {
+    grouped_estimates(cpu, n, m, None)
+}
+
+/// The same for kernels that scale `groups` themselves: a token is a row of activations for each plane.
+fn grouped_estimates(
+    cpu: Features,
+    n: usize,
+    m: usize,
+    groups: Option<Groups>,
+) -> impl Iterator<Item = KernelSpec> {
+    let rows = match groups {
+        Some(groups) if m > 1 => m * groups.planes,
+        _ => m,
+    };
     Isa::ALL
         .iter()
         .rev()
         .copied()
         .filter(move |isa| isa.runs_on(cpu))
         .flat_map(move |isa| {
-            let favourites = favourites(isa, m);
+            let favourites = favourites(isa, rows);
             let rank = |v: &dyn Variant| favourites.iter().position(|f| *f == v.name());
             let mut families: Vec<&'static dyn Variant> = VARIANTS.to_vec();
             families.sort_by_key(|v| rank(*v).unwrap_or(usize::MAX));
             families
                 .into_iter()
-                .filter_map(move |family| default_spec(family, isa, n, m))
+                .filter_map(move |family| default_spec(family, isa, n, m, groups))
         })
 }
 
@@ -256,8 +316,13 @@ pub(crate) fn default_spec(
     isa: Isa,
     n: usize,
     m: usize,
+    groups: Option<Groups>,
 ) -> Option<KernelSpec> {
-    let axes = family.axes(isa, m).ok()?;
+    let axes = match groups {
+        None => family.axes(isa, m).ok()?,
+        Some(_) if !family.has_groups() => return None,
+        Some(groups) => family.grouped_axes(isa, m, groups.planes).ok()?,
+    };
     let mut spec = KernelSpec::new(family.name(), family.layouts().first()?, 1, 1, 1, isa);
     for axis in axes {
         let value = *axis.values.first()?;
@@ -269,7 +334,10 @@ pub(crate) fn default_spec(
             knob => spec = spec.with(knob, value),
         }
     }
-    Some(spec)
+    Some(match groups {
+        Some(groups) => groups.name(spec),
+        None => spec,
+    })
 }
 
 /// The one of `values` that wastes least on rows past `n`, on idle threads and on tables.
@@ -392,6 +460,24 @@ mod tests {
         let first = |m| estimates(cpu, 2560, m).next().map(|s| s.variant);
         let best = [1, 8, 16, 128].map(|m| first(m).expect("a guess"));
         assert_eq!(best, ["i2s", "gemm", "vlut", "vlut"]);
+    }
+
+    /// Without any feature, too, and however groups are cut and stored.
+    #[test]
+    fn there_is_a_kernel_for_every_group() {
+        use bitnet_codegen::layout::scales::{GroupScales, Stored};
+        use bitnet_codegen::variant::groups::{GROUP_STEP, MAX_K};
+        let mut kernels = interpreted(vec![]);
+        for k in (GROUP_STEP..=MAX_K).step_by(GROUP_STEP) {
+            for stored in [Stored::F16, Stored::F32] {
+                for planes in [1, 2] {
+                    let scales = GroupScales { k, stored };
+                    let groups = Groups { scales, planes };
+                    let all = kernels.grouped_by_bucket(70, 288, groups).expect("kernels");
+                    assert!(all.iter().all(|k| k.groups() == Some(groups)), "{groups:?}");
+                }
+            }
+        }
     }
 
     #[test]

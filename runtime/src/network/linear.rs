@@ -17,6 +17,7 @@ use bitnet_codegen::{Activations, Kernel, Scales, Scratch, TernaryMatrix};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub mod grouped;
 mod planes;
 
 /// The position in [`M_BUCKETS`] of `m` tokens.
@@ -91,15 +92,19 @@ impl Workspace {
     /// Sets aside what every worker needs for the products of `linear`. Otherwise a worker that joins its first
     /// product late allocates then.
     pub fn make_room(&mut self, linear: &Linear) {
+        for kernel in linear.parts.iter().flat_map(|part| &part.kernels) {
+            self.make_room_for(kernel);
+        }
+    }
+
+    fn make_room_for(&mut self, kernel: &Arc<Kernel>) {
         for worker in &mut self.workers {
             let worker = worker.get_mut().unwrap_or_else(PoisonError::into_inner);
-            for kernel in linear.parts.iter().flat_map(|part| &part.kernels) {
-                scratch_of(&mut worker.scratch, kernel);
-                for mr in kernel.tile_sizes() {
-                    grow(&mut worker.out, kernel.out_len(mr));
-                    grow(&mut worker.turned, kernel.out_len(mr));
-                    grow(&mut worker.sums, mr);
-                }
+            scratch_of(&mut worker.scratch, kernel);
+            for mr in kernel.tile_sizes() {
+                grow(&mut worker.out, kernel.out_len(mr));
+                grow(&mut worker.turned, kernel.out_len(mr));
+                grow(&mut worker.sums, mr);
             }
         }
     }

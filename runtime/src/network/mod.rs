@@ -13,13 +13,13 @@ pub mod rope;
 pub use product::BuildError;
 
 use crate::format::Model;
-use crate::graph::{ModelConfig, Norm};
+use crate::graph::{ModelConfig, Norm, Projection};
 use crate::pool::Pool;
 use bitnet_codegen::KernelSpec;
 use block::Block;
 use digest::ModelDigest;
 use float::FloatRows;
-use head::{Head, HeadForm};
+use head::{Head, HeadError, HeadForm};
 use kernels::{Kernels, Origin};
 use linear::Linear;
 use product::Projections;
@@ -38,7 +38,7 @@ pub struct Network {
     blocks: Vec<Block>,
     /// `[hidden]`.
     output_norm: Vec<f32>,
-    head: Head,
+    head: Option<Head>,
     ternary_head: Option<Projections>,
     used: KernelsUsed,
     digest: OnceLock<ModelDigest>,
@@ -56,14 +56,13 @@ impl Network {
             .collect::<Result<Vec<_>, _>>()?;
         let ternary_head = model.ternary_head()?;
         let ternary_head = ternary_head
-            .map(|matrix| Projections::head(pool, matrix, kernels, config.acts))
+            .map(|matrix| Projections::head(pool, matrix, kernels, config))
             .transpose()?;
-        // A table that a ternary head stands in for is not worth a copy of its own.
-        let form = match ternary_head {
-            Some(_) => Some(HeadForm::Exact),
-            None => kernels.head(),
+        let head = match (&ternary_head, kernels.head()) {
+            (None, form) => Some(Head::new(pool, kernels.cpu(), &model, form)?),
+            (Some(_), None | Some(HeadForm::Exact)) => None,
+            (Some(_), Some(form)) => return Err(HeadError::Ternary { form }.into()),
         };
-        let head = Head::new(pool, kernels.cpu(), &model, form)?;
         Ok(Self {
             rope: RopeTable::new(&config.rope, config.head_dim),
             blocks,
@@ -101,9 +100,9 @@ impl Network {
         &self.output_norm
     }
 
-    /// The LM head.
-    pub fn head(&self) -> &Head {
-        &self.head
+    /// The LM head, where it is of floats.
+    pub fn head(&self) -> Option<&Head> {
+        self.head.as_ref()
     }
 
     /// The head of a model that quantises it like its projections; it stands in for [`Self::head`].
@@ -116,7 +115,7 @@ impl Network {
     /// # Panics
     /// When there is no such token.
     pub fn embed(&self, token: u32, x: &mut [f32]) {
-        self.model.embedding().row_to_f32(token as usize, x);
+        self.model.embed(token as usize, x);
     }
 
     /// The angles of the rotary embedding.
@@ -134,25 +133,34 @@ impl Network {
         self.blocks.iter().flat_map(Block::linears)
     }
 
+    /// Every product, the ternary head among them.
+    pub fn products(&self) -> impl Iterator<Item = &Projections> {
+        let blocks = self.blocks.iter().flat_map(Block::products);
+        blocks.chain(&self.ternary_head)
+    }
+
     /// Bytes of weights that decoding one token reads: all matrices and the LM head.
     pub fn weight_bytes_per_token(&self) -> usize {
-        let ternary = |l: &Linear| l.weight_bytes(self.config().acts.planes());
-        let floats = self.blocks.iter().flat_map(Block::floats);
-        let head = match &self.ternary_head {
-            Some(head) => head.linears().map(ternary).sum(),
-            None => self.head.table_bytes(),
+        let planes = self.config().acts.planes();
+        let of_product = |p: &Projections| {
+            let ternary: usize = p.linears().map(|l| l.weight_bytes(planes)).sum();
+            let grouped: usize = p.grouped().map(|l| l.weight_bytes(1)).sum();
+            ternary + grouped + p.floats().map(FloatRows::table_bytes).sum::<usize>()
         };
-        let floats: usize = floats.map(FloatRows::table_bytes).sum();
-        self.linears().map(ternary).sum::<usize>() + floats + head
+        let head = self.head.as_ref().map_or(0, Head::table_bytes);
+        self.products().map(of_product).sum::<usize>() + head
     }
 
     /// Multiply-accumulates of a prompt of `tokens`, which needs the head once, for its last token.
     pub fn prompt_macs(&self, tokens: usize) -> u64 {
         let c = self.config();
-        let ternary = self.linears().map(|l| (l.n(), l.k()));
-        let floats = self.blocks.iter().flat_map(Block::floats);
-        let all = ternary.chain(floats.map(|f| (f.n(), f.k())));
-        let layers: u64 = all.map(|(n, k)| n as u64 * k as u64).sum();
+        let of_layer = |layer| Projection::ALL.map(|projection| (layer, projection));
+        let all = (0..c.n_layers).flat_map(of_layer);
+        let macs = all.map(|(_, projection)| {
+            let (n, k) = c.linear_shape(projection);
+            n as u64 * k as u64
+        });
+        let layers: u64 = macs.sum();
         layers * tokens as u64 + c.vocab as u64 * c.hidden as u64
     }
 }

@@ -3,6 +3,7 @@
 use super::float::FloatRows;
 use super::head::HeadError;
 use super::kernels::{ForcedError, Kernels};
+use super::linear::grouped::{GroupedLinear, groups_of};
 use super::linear::{Linear, Workspace};
 use crate::format::{LoadError, Model};
 use crate::graph::products::stacks;
@@ -10,7 +11,7 @@ use crate::graph::{Acts, ModelConfig, Norm, Projection, ScaleShape, TensorId};
 use crate::lanes;
 use crate::pool::{Chunks, Pool};
 use bitnet_codegen::trit::TritError;
-use bitnet_codegen::{Activations, TernaryMatrix};
+use bitnet_codegen::{Activations, GroupedActs, Groups, TernaryMatrix};
 use std::sync::{Mutex, PoisonError};
 
 /// What is told about every projection, when somebody asks: which one, its quantised input, its integer sums `[m, n]`.
@@ -60,6 +61,7 @@ impl BuildError {
 /// What one product of [`Projections`] multiplies with.
 enum Weights {
     Ternary(Linear),
+    Grouped(GroupedLinear),
     Float(FloatRows),
 }
 
@@ -67,9 +69,57 @@ impl Weights {
     fn k(&self) -> usize {
         match self {
             Weights::Ternary(linear) => linear.k(),
+            Weights::Grouped(linear) => linear.k(),
             Weights::Float(rows) => rows.k(),
         }
     }
+
+    /// Packs ternary matrices of one input.
+    fn ternary(
+        pool: &Pool,
+        matrices: &[TernaryMatrix],
+        kernels: &mut Kernels,
+        acts: Acts,
+    ) -> Result<Self, BuildError> {
+        let Some(groups) = groups_of(matrices, acts) else {
+            let linear = Linear::new(pool, matrices, |n, k| {
+                Ok::<_, BuildError>(kernels.by_bucket(n, k)?)
+            })?;
+            return Ok(Weights::Ternary(linear));
+        };
+        let n = matrices.iter().map(TernaryMatrix::n).sum();
+        let by_bucket = kernels.grouped_by_bucket(n, matrices[0].k(), groups)?;
+        let linear = GroupedLinear::new(pool, matrices, groups, by_bucket);
+        Ok(Weights::Grouped(linear))
+    }
+
+    fn n(&self) -> usize {
+        match self {
+            Weights::Ternary(linear) => linear.n(),
+            Weights::Grouped(linear) => linear.n(),
+            Weights::Float(rows) => rows.n(),
+        }
+    }
+
+    /// What an input must be quantised to.
+    fn held(&self) -> Held {
+        match self {
+            Weights::Ternary(_) => Held::Tokens,
+            Weights::Grouped(linear) => Held::Groups(linear.groups()),
+            Weights::Float(_) => Held::Floats,
+        }
+    }
+}
+
+/// What the working memory holds of the rows of an input.
+#[derive(Clone, Copy, PartialEq)]
+enum Held {
+    /// Themselves.
+    Floats,
+    /// Themselves, and codes with a scale a token.
+    Tokens,
+    /// Themselves, and codes with a scale a token and group.
+    Groups(Groups),
 }
 
 /// One product of [`Projections`].
@@ -87,6 +137,8 @@ pub struct Projections {
     groups: Vec<Group>,
     input_norm_eps: f32,
     acts: Acts,
+    /// Whether inputs have a scale for each group of columns, where weights have: the model was trained with floats.
+    weight_only: bool,
     n: usize,
 }
 
@@ -95,6 +147,8 @@ pub struct ProjectionScratch {
     work: Workspace,
     /// The quantised input.
     acts: Activations,
+    /// The same by groups.
+    grouped: GroupedActs,
     /// Rows on their way to the quantiser, `[rows, widest input]`.
     input: Vec<f32>,
     /// For each worker a row as wide as the widest input.
@@ -107,11 +161,15 @@ impl ProjectionScratch {
         pool: &Pool,
         rows: usize,
         config: &ModelConfig,
-        linears: impl Iterator<Item = &'l Linear>,
+        products: impl Iterator<Item = &'l Projections>,
     ) -> Self {
         let mut work = Workspace::new(pool);
-        for linear in linears {
-            work.make_room(linear);
+        for group in products.flat_map(|p| &p.groups) {
+            match &group.weights {
+                Weights::Ternary(linear) => work.make_room(linear),
+                Weights::Grouped(linear) => work.make_room_grouped(linear),
+                Weights::Float(_) => {}
+            }
         }
         let inputs = Projection::ALL.map(|p| config.linear_shape(p).1);
         let widest = inputs.into_iter().max().unwrap_or(0);
@@ -119,6 +177,7 @@ impl ProjectionScratch {
         Self {
             work,
             acts: Activations::default(),
+            grouped: GroupedActs::default(),
             input: vec![0.0; rows * widest],
             spares: (0..pool.threads()).map(spare).collect(),
         }
@@ -181,12 +240,10 @@ impl Projections {
             let (weights, rows) = match model.float_projection(first) {
                 Some(table) => (Weights::Float(FloatRows::new(&table)), table.rows),
                 None => {
-                    let linear = Linear::new(pool, &matrices, |n, k| {
-                        Ok::<_, BuildError>(kernels.by_bucket(n, k)?)
-                    })
-                    .map_err(|e| e.of(first))?;
-                    let rows = linear.n();
-                    (Weights::Ternary(linear), rows)
+                    let weights = Weights::ternary(pool, &matrices, kernels, config.acts)
+                        .map_err(|e| e.of(first))?;
+                    let rows = weights.n();
+                    (weights, rows)
                 }
             };
             let norm = Norm::Input(first);
@@ -204,6 +261,7 @@ impl Projections {
             groups,
             input_norm_eps: config.input_norm_eps.unwrap_or(0.0),
             acts: config.acts,
+            weight_only: config.weight_only,
             n,
         })
     }
@@ -216,22 +274,21 @@ impl Projections {
         pool: &Pool,
         matrix: TernaryMatrix,
         kernels: &mut Kernels,
-        acts: Acts,
+        config: &ModelConfig,
     ) -> Result<Self, BuildError> {
-        let linear = Linear::new(pool, &[matrix], |n, k| {
-            Ok::<_, BuildError>(kernels.by_bucket(n, k)?)
-        })?;
+        let weights = Weights::ternary(pool, &[matrix], kernels, config.acts)?;
         Ok(Self {
             layer: 0,
-            n: linear.n(),
+            n: weights.n(),
             groups: vec![Group {
-                weights: Weights::Ternary(linear),
+                weights,
                 projections: Vec::new(),
                 input_norm: None,
                 first: 0,
             }],
             input_norm_eps: 0.0,
-            acts,
+            acts: config.acts,
+            weight_only: config.weight_only,
         })
     }
 
@@ -244,14 +301,22 @@ impl Projections {
     pub fn linears(&self) -> impl Iterator<Item = &Linear> {
         self.groups.iter().filter_map(|g| match &g.weights {
             Weights::Ternary(linear) => Some(linear),
-            Weights::Float(_) => None,
+            Weights::Grouped(_) | Weights::Float(_) => None,
+        })
+    }
+
+    /// The packed layers whose kernels apply group scales.
+    pub fn grouped(&self) -> impl Iterator<Item = &GroupedLinear> {
+        self.groups.iter().filter_map(|g| match &g.weights {
+            Weights::Grouped(linear) => Some(linear),
+            Weights::Ternary(_) | Weights::Float(_) => None,
         })
     }
 
     /// What is kept in float.
     pub fn floats(&self) -> impl Iterator<Item = &FloatRows> {
         self.groups.iter().filter_map(|g| match &g.weights {
-            Weights::Ternary(_) => None,
+            Weights::Ternary(_) | Weights::Grouped(_) => None,
             Weights::Float(rows) => Some(rows),
         })
     }
@@ -269,84 +334,143 @@ impl Projections {
         row: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
         y: &mut [f32],
     ) {
+        // What the working memory holds of the rows without any norm of a projection's own.
+        let mut held = None;
+        for group in &self.groups {
+            let norm = group.input_norm.as_deref();
+            let wanted = group.weights.held();
+            if norm.is_some() || held != Some(wanted) {
+                self.take(
+                    pool,
+                    scratch,
+                    (m, group.weights.k()),
+                    wanted,
+                    |r, x, spare| {
+                        row(r, x, spare);
+                        if let Some(weight) = norm {
+                            spare.copy_from_slice(x);
+                            lanes::rms_norm(spare, weight, self.input_norm_eps, x);
+                        }
+                    },
+                );
+                held = norm.is_none().then_some(wanted);
+            }
+            self.multiply(pool, scratch, group, m, y);
+            if let (Some(tap), Weights::Ternary(linear)) = (&mut *tap, &group.weights) {
+                self.tell(pool, scratch, (linear, &group.projections), tap);
+            }
+        }
+    }
+
+    /// Takes `m` rows of `k` into the working memory, quantised as `wanted` says.
+    fn take(
+        &self,
+        pool: &Pool,
+        scratch: &mut ProjectionScratch,
+        (m, k): (usize, usize),
+        wanted: Held,
+        row: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+    ) {
         let ProjectionScratch {
-            work,
             acts,
+            grouped,
             input,
             spares,
+            ..
         } = scratch;
-        let planes = self.acts.planes();
-        // Whether `input` and `acts` hold the rows without any norm of a projection's own.
-        let mut plain = false;
-        for group in &self.groups {
-            let k = group.weights.k();
-            let norm = group.input_norm.as_deref();
-            if norm.is_some() || !plain {
+        let spares = &*spares;
+        let read = |worker: usize, r: usize, x: &mut [f32]| {
+            let spare = spares[worker].lock();
+            let mut spare = spare.unwrap_or_else(PoisonError::into_inner);
+            row(r, x, &mut spare[..k]);
+        };
+        let input = Chunks::new(&mut input[..m * k], k);
+        match wanted {
+            Held::Floats => pool.each(input, read),
+            Held::Tokens => {
+                let planes = self.acts.planes();
                 acts.reshape(m * planes, k);
-                let Activations {
-                    q,
-                    sums,
-                    scales,
-                    k_padded,
-                    ..
-                } = &mut *acts;
-                let k_padded = *k_padded;
-                let codes = (
-                    Chunks::new(q, k_padded * planes),
-                    (Chunks::new(sums, planes), Chunks::new(scales, planes)),
+                let k_padded = acts.k_padded;
+                let sums = (
+                    Chunks::new(&mut acts.sums, planes),
+                    Chunks::new(&mut acts.scales, planes),
                 );
-                let parts = (Chunks::new(&mut input[..m * k], k), codes);
-                let spares = &*spares;
+                let parts = (input, (Chunks::new(&mut acts.q, k_padded * planes), sums));
                 pool.each(parts, |worker, r, (x, (q, (sums, scales)))| {
-                    let mut spare = spares[worker]
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner);
-                    let spare = &mut spare[..k];
-                    row(r, x, spare);
-                    if let Some(weight) = norm {
-                        spare.copy_from_slice(x);
-                        lanes::rms_norm(spare, weight, self.input_norm_eps, x);
+                    read(worker, r, x);
+                    if planes == 1 {
+                        (sums[0], scales[0]) = lanes::quantise(x, q);
+                        return;
                     }
-                    match planes {
-                        1 => (sums[0], scales[0]) = lanes::quantise(x, q),
-                        _ => {
-                            scales.fill(lanes::quantise_planes(x, k_padded, q));
-                            for (sum, plane) in sums.iter_mut().zip(q.chunks_exact(k_padded)) {
-                                *sum = plane.iter().map(|&q| i32::from(q)).sum();
-                            }
-                        }
+                    scales.fill(lanes::quantise_planes(x, k_padded, q));
+                    for (sum, plane) in sums.iter_mut().zip(q.chunks_exact(k_padded)) {
+                        *sum = plane.iter().map(|&q| i32::from(q)).sum();
                     }
                 });
-                plain = norm.is_none();
             }
-            let linear = match &group.weights {
-                Weights::Float(rows) => {
-                    rows.forward(pool, &input[..m * k], y, self.n, group.first);
-                    continue;
-                }
-                Weights::Ternary(linear) => linear,
+            Held::Groups(groups) => {
+                let (width, planes) = (groups.scales.k, groups.planes);
+                grouped.reshape(m, k, width, planes);
+                let (k_padded, count) = (grouped.k_padded, grouped.groups());
+                let sums = Chunks::new(&mut grouped.sums, count);
+                let of_groups = (sums, Chunks::new(&mut grouped.scales, count));
+                let codes = Chunks::new(&mut grouped.q, k_padded * planes);
+                let parts = (input, (codes, of_groups));
+                pool.each(parts, |worker, r, (x, (q, (sums, scales)))| {
+                    read(worker, r, x);
+                    match self.weight_only || planes > 1 {
+                        true => lanes::quantise_groups(x, width, q, sums, scales),
+                        false => lanes::quantise_token(x, width, q, sums, scales),
+                    }
+                });
+            }
+        }
+    }
+
+    /// The product of one group with what the working memory holds.
+    fn multiply(
+        &self,
+        pool: &Pool,
+        scratch: &mut ProjectionScratch,
+        group: &Group,
+        m: usize,
+        y: &mut [f32],
+    ) {
+        let (work, acts, first) = (&mut scratch.work, &scratch.acts, group.first);
+        match (&group.weights, self.acts.planes()) {
+            (Weights::Float(rows), _) => {
+                let x = &scratch.input[..m * rows.k()];
+                rows.forward(pool, x, y, self.n, first);
+            }
+            (Weights::Grouped(linear), _) => {
+                linear.forward(pool, work, &scratch.grouped, y, self.n, first);
+            }
+            (Weights::Ternary(linear), 1) => linear.forward(pool, work, acts, y, self.n, first),
+            (Weights::Ternary(linear), planes) => {
+                linear.forward_planes(pool, work, (acts, planes), y, self.n, first);
+            }
+        }
+    }
+
+    /// Tells who listens of a product: it is computed again.
+    fn tell(
+        &self,
+        pool: &Pool,
+        scratch: &mut ProjectionScratch,
+        (linear, projections): (&Linear, &[Projection]),
+        tap: &mut Tap,
+    ) {
+        let n = linear.n();
+        let mut acc = vec![0; scratch.acts.m * n];
+        linear.accumulate(pool, &mut scratch.work, &scratch.acts, &mut acc);
+        for (projection, rows) in projections.iter().zip(linear.stacked()) {
+            let rows = acc.chunks_exact(n).flat_map(|row| &row[rows.clone()]);
+            let own: Vec<i32> = rows.copied().collect();
+            let id = TensorId {
+                layer: self.layer,
+                projection: *projection,
             };
-            match planes {
-                1 => linear.forward(pool, work, acts, y, self.n, group.first),
-                _ => linear.forward_planes(pool, work, (acts, planes), y, self.n, group.first),
-            }
-            if let Some(tap) = tap {
-                let n = linear.n();
-                let mut acc = vec![0; acts.m * n];
-                linear.accumulate(pool, work, acts, &mut acc);
-                for (projection, rows) in group.projections.iter().zip(linear.stacked()) {
-                    let own: Vec<i32> = acc
-                        .chunks_exact(n)
-                        .flat_map(|row| &row[rows.clone()])
-                        .copied()
-                        .collect();
-                    let id = TensorId {
-                        layer: self.layer,
-                        projection: *projection,
-                    };
-                    tap(id, acts, &own);
-                }
-            }
+            tap(id, &scratch.acts, &own);
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Rotary embedding: angles in f64, rotation of the NEOX pairs `(x[i], x[i + head_dim/2])`.
 
-use crate::graph::Rope;
+use crate::graph::{Rope, Yarn};
 
 /// Frequencies of the rotary embedding.
 pub struct RopeTable {
     /// Angle of one position for each pair.
     frequencies: Vec<f64>,
+    /// What cosines and sines are multiplied by.
+    attention: f64,
 }
 
 impl RopeTable {
@@ -16,8 +18,19 @@ impl RopeTable {
             let exponent = -2.0 * i as f64 / head_dim as f64;
             (rope.theta as f64).powf(exponent) / factor / rope.linear as f64
         };
+        let kept = |i: usize| {
+            let yarn = rope.yarn?;
+            let (low, high) = between(&yarn, rope.theta as f64, head_dim);
+            let stretched = ((i as f64 - low) / (high - low)).clamp(0.0, 1.0);
+            Some((yarn.factor as f64, 1.0 - stretched))
+        };
+        let stretch = |i: usize| match kept(i) {
+            Some((factor, kept)) => frequency(i) * ((1.0 - kept) / factor + kept),
+            None => frequency(i),
+        };
         Self {
-            frequencies: (0..head_dim / 2).map(frequency).collect(),
+            frequencies: (0..head_dim / 2).map(stretch).collect(),
+            attention: rope.yarn.map_or(1.0, |y| y.attention as f64),
         }
     }
 
@@ -26,20 +39,32 @@ impl RopeTable {
         let (cos, sin) = out.split_at_mut(self.frequencies.len());
         for ((c, s), f) in cos.iter_mut().zip(sin).zip(&self.frequencies) {
             let (sine, cosine) = (position as f64 * f).sin_cos();
-            (*c, *s) = (cosine as f32, sine as f32);
+            let scaled = |v: f64| (v * self.attention) as f32;
+            (*c, *s) = (scaled(cosine), scaled(sine));
         }
     }
 }
 
+/// The pairs between which frequencies are partly stretched: those that turn `beta_fast` and `beta_slow` times over
+/// the original positions.
+fn between(yarn: &Yarn, theta: f64, head_dim: usize) -> (f64, f64) {
+    let pair = |turns: f32| {
+        let wavelength = yarn.original as f64 / (turns as f64 * std::f64::consts::TAU);
+        head_dim as f64 * wavelength.ln() / (2.0 * theta.ln())
+    };
+    let low = pair(yarn.beta_fast).floor().max(0.0);
+    let high = pair(yarn.beta_slow).ceil().min(head_dim as f64 - 1.0);
+    // Where both are one pair the slope is steep, not infinite.
+    (low, if high > low { high } else { low + 0.001 })
+}
+
 /// Rotates the pairs `(x[i], x[i + head_dim/2])` of one head.
-pub fn rotate(x: &[f32], cos_sin: &[f32], out: &mut [f32]) {
+pub fn rotate(x: &mut [f32], cos_sin: &[f32]) {
     let half = x.len() / 2;
     let (cos, sin) = cos_sin.split_at(half);
-    let (a, b) = x.split_at(half);
-    let (out_a, out_b) = out.split_at_mut(half);
+    let (a, b) = x.split_at_mut(half);
     for i in 0..half {
-        out_a[i] = a[i] * cos[i] - b[i] * sin[i];
-        out_b[i] = b[i] * cos[i] + a[i] * sin[i];
+        (a[i], b[i]) = (a[i] * cos[i] - b[i] * sin[i], b[i] * cos[i] + a[i] * sin[i]);
     }
 }
 
@@ -55,6 +80,7 @@ mod tests {
                 theta: 10_000.0,
                 linear: 1.0,
                 factors: None,
+                yarn: None,
             };
             let table = RopeTable::new(&rope, head_dim);
             let head = |seed: usize| -> Vec<f32> {
@@ -63,9 +89,9 @@ mod tests {
                     .collect()
             };
             let at = |x: &[f32], position: usize| {
-                let (mut cos_sin, mut out) = (vec![0f32; head_dim], vec![0f32; head_dim]);
+                let (mut cos_sin, mut out) = (vec![0f32; head_dim], x.to_vec());
                 table.fill(position, &mut cos_sin);
-                rotate(x, &cos_sin, &mut out);
+                rotate(&mut out, &cos_sin);
                 out
             };
             let (q, k) = (head(5), head(7));
@@ -86,11 +112,13 @@ mod tests {
             theta: 500_000.0,
             linear: 1.0,
             factors: None,
+            yarn: None,
         };
         let slow = Rope {
             theta: 500_000.0,
             linear: 4.0,
             factors: Some(vec![2.0; 64]),
+            yarn: None,
         };
         let (mut a, mut b) = (vec![0f32; 128], vec![0f32; 128]);
         RopeTable::new(&plain, 128).fill(3, &mut a);

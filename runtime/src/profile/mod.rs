@@ -11,7 +11,7 @@ pub use find::{Found, SHIPPED, ShippedProfile, Source, find, read, user_path};
 pub use machine::cpu_name;
 pub use schema::{ProfileError, parse, render, save};
 
-use bitnet_codegen::{Features, KernelSpec};
+use bitnet_codegen::{Features, Groups, KernelSpec};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -224,6 +224,7 @@ impl Profile {
         n: usize,
         k: usize,
         m: usize,
+        groups: Option<Groups>,
         features: Features,
     ) -> Option<(&Entry, Match)> {
         let bucket = MBucket::of(m);
@@ -236,6 +237,7 @@ impl Profile {
         self.entries
             .iter()
             .filter(|e| e.spec.isa.runs_on(features))
+            .filter(|e| Groups::of(&e.spec).ok().flatten() == groups)
             .min_by(|a, b| distance(a).total_cmp(&distance(b)))
             .map(|e| {
                 let exact = e.n == n && e.k == k && e.bucket == bucket;
@@ -313,7 +315,7 @@ mod tests {
     fn the_nearest_entry_answers_and_foreign_kernels_do_not() {
         let p = sample();
         let choose = |n, k, m| {
-            p.choose(n, k, m, Features::NONE)
+            p.choose(n, k, m, None, Features::NONE)
                 .map(|(e, how)| (e.n, e.bucket.first, how))
         };
         assert_eq!(choose(6912, 2560, 1), Some((6912, 1, Match::Exact)));
@@ -324,7 +326,10 @@ mod tests {
             "needs AVX-512"
         );
         assert_eq!(choose(2560, 2560, 200), Some((2560, 64, Match::Nearest)));
-        assert_eq!(Profile::default().choose(1, 1, 1, Features::NONE), None);
+        assert_eq!(
+            Profile::default().choose(1, 1, 1, None, Features::NONE),
+            None
+        );
     }
 
     #[test]

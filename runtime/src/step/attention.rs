@@ -9,6 +9,8 @@ use super::Append;
 use super::attend::{Queries, attend, mix, rows_at_once, scores, softmax};
 use super::rows::Rows;
 use crate::graph::ModelConfig;
+use crate::lanes;
+use crate::network::block::Block;
 use crate::network::rope::rotate;
 use crate::pool::{Chunks, Columns, Pool, SliceList};
 use crate::sequence::{HeadCache, KEY_BLOCK, PAGE, SLAB};
@@ -59,24 +61,37 @@ struct Split {
     sums: Vec<f32>,
 }
 
-/// The shapes of attention in one pass.
+/// Attention of one layer in one pass.
 pub struct Attention<'a> {
     heads: usize,
     kv_heads: usize,
     head_dim: usize,
+    norm_eps: f32,
     rows: &'a Rows,
     cos_sin: &'a [f32],
+    layer: usize,
+    /// Norms of each head of the queries and of the keys, `[head_dim]`, if any.
+    head_norms: Option<[&'a [f32]; 2]>,
 }
 
 impl<'a> Attention<'a> {
-    /// Attention of a model over `rows`. `cos_sin`: the angles of each row's position, `[rows, head_dim]`.
-    pub fn new(config: &ModelConfig, rows: &'a Rows, cos_sin: &'a [f32]) -> Self {
+    /// Attention of a layer over `rows`. `cos_sin`: the angles of each row's position, `[rows, head_dim]`.
+    pub fn new(
+        config: &ModelConfig,
+        rows: &'a Rows,
+        cos_sin: &'a [f32],
+        (layer, block): (usize, &'a Block),
+    ) -> Self {
+        let norms = block.head_norms.as_ref();
         Self {
             heads: config.n_heads,
             kv_heads: config.n_kv_heads,
             head_dim: config.head_dim,
+            norm_eps: config.norm_eps,
             rows,
             cos_sin,
+            layer,
+            head_norms: norms.map(|[query, key]| [&query[..], &key[..]]),
         }
     }
 
@@ -90,11 +105,19 @@ impl<'a> Attention<'a> {
         self.heads / self.kv_heads
     }
 
+    /// Puts a query or key of row `r` in place for attention: normalised where the layer has a norm, and rotated.
+    fn turn(&self, norm: Option<&[f32]>, head: &[f32], r: usize, out: &mut [f32]) {
+        match norm {
+            Some(weight) => lanes::rms_norm(head, weight, self.norm_eps, out),
+            None => out.copy_from_slice(head),
+        }
+        rotate(out, &self.cos_sin[r * self.head_dim..][..self.head_dim]);
+    }
+
     /// Stores the rotated key and the value of every row in its sequence. `qkv`: `[rows, heads + 2 · kv_heads, head_dim]`.
     pub fn store(
         &self,
         pool: &Pool,
-        layer: usize,
         qkv: &[f32],
         appends: &mut [Append<'_>],
         scratch: &mut AttentionScratch,
@@ -103,7 +126,7 @@ impl<'a> Attention<'a> {
         let slots = slots.fill(appends.iter_mut().flat_map(|append| {
             let start = append.sequence.position();
             let new = start..start + append.tokens.len();
-            append.sequence.cache_mut().slots(layer, new)
+            append.sequence.cache_mut().slots(self.layer, new)
         }));
         let hd = self.head_dim;
         let (workers, rows, layouts) = (&*workers, self.rows, self.rows.layouts());
@@ -117,7 +140,7 @@ impl<'a> Attention<'a> {
                 let row = &qkv[r * self.qkv_width()..][..self.qkv_width()];
                 let key = &row[(self.heads + kv) * hd..][..hd];
                 let value = &row[(self.heads + self.kv_heads + kv) * hd..][..hd];
-                rotate(key, &self.cos_sin[r * hd..][..hd], rotated);
+                self.turn(self.head_norms.map(|[_, norm]| norm), key, r, rotated);
                 let row = rows.all()[r];
                 layouts[row.append].store(slot, row.position, rotated, value);
             }
@@ -128,7 +151,6 @@ impl<'a> Attention<'a> {
     pub fn attend(
         &self,
         pool: &Pool,
-        layer: usize,
         qkv: &[f32],
         appends: &[Append<'_>],
         scratch: &mut AttentionScratch,
@@ -145,7 +167,7 @@ impl<'a> Attention<'a> {
             .unwrap_or(0);
         let few = pool.threads() > 1 && jobs < JOBS_PER_THREAD * pool.threads();
         if few && most > SPLIT_POSITIONS {
-            return self.attend_split(pool, layer, qkv, appends, (split, most), out);
+            return self.attend_split(pool, qkv, appends, (split, most), out);
         }
         let (width, group) = (self.heads * self.head_dim, self.group() * self.head_dim);
         let parts =
@@ -155,7 +177,7 @@ impl<'a> Attention<'a> {
                 out.first_row()..out.first_row() + out.rows(),
                 out.first() / group,
             );
-            let (queries, cache) = self.queries(cut.clone(), layer, kv, appends);
+            let (queries, cache) = self.queries(cut.clone(), kv, appends);
             let len = queries.count() * self.head_dim;
             let mut spare = workers[worker]
                 .lock()
@@ -175,7 +197,6 @@ impl<'a> Attention<'a> {
     fn attend_split(
         &self,
         pool: &Pool,
-        layer: usize,
         qkv: &[f32],
         appends: &[Append<'_>],
         (split, most): (&mut Split, usize),
@@ -209,7 +230,7 @@ impl<'a> Attention<'a> {
         pool.each(parts.cut_at(&split.cuts), |_, i, mut out| {
             let j = i / stride.div_ceil(SPLIT_POSITIONS);
             let (cut, kv) = job(j);
-            let (queries, cache) = self.queries(cut, layer, kv, appends);
+            let (queries, cache) = self.queries(cut, kv, appends);
             let first = out.first() / KEY_BLOCK;
             let blocks = first..queries.blocks().min(first + SPLIT_POSITIONS / KEY_BLOCK);
             if !blocks.is_empty() {
@@ -220,7 +241,7 @@ impl<'a> Attention<'a> {
         });
         pool.each(Chunks::new(&mut split.weights, stride), |_, i, weights| {
             let (cut, kv) = job(i / per_job);
-            let (queries, cache) = self.queries(cut, layer, kv, appends);
+            let (queries, cache) = self.queries(cut, kv, appends);
             if i % per_job < queries.count() {
                 softmax(&mut weights[..queries.seen(i % per_job)], cache);
             }
@@ -230,7 +251,7 @@ impl<'a> Attention<'a> {
             |_, i, sums| {
                 let (j, slab) = (i / slabs, i % slabs);
                 let (cut, kv) = job(j);
-                let (queries, cache) = self.queries(cut, layer, kv, appends);
+                let (queries, cache) = self.queries(cut, kv, appends);
                 let weights = &split.weights[j * per_job * stride..][..queries.count() * stride];
                 mix(
                     queries,
@@ -261,7 +282,6 @@ impl<'a> Attention<'a> {
     fn queries<'c>(
         &self,
         cut: Range<usize>,
-        layer: usize,
         kv: usize,
         appends: &'c [Append<'_>],
     ) -> (Queries, HeadCache<'c>) {
@@ -275,7 +295,7 @@ impl<'a> Attention<'a> {
         };
         (
             queries,
-            appends[last.append].sequence.cache().head(layer, kv),
+            appends[last.append].sequence.cache().head(self.layer, kv),
         )
     }
 
@@ -285,7 +305,7 @@ impl<'a> Attention<'a> {
         for (r, q) in cut.zip(q.chunks_exact_mut(heads * hd)) {
             let first = r * self.qkv_width() + kv * heads * hd;
             for (head, q) in qkv[first..].chunks_exact(hd).zip(q.chunks_exact_mut(hd)) {
-                rotate(head, &self.cos_sin[r * hd..][..hd], q);
+                self.turn(self.head_norms.map(|[norm, _]| norm), head, r, q);
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::logits::{Logits, Wanted};
 use crate::network::Network;
 use crate::network::block::gated;
 use crate::network::head::HeadWork;
-use crate::network::product::{ProjectionScratch, Projections, Tap};
+use crate::network::product::{ProjectionScratch, Tap};
 use crate::pool::{Chunks, Pool};
 use crate::sequence::Sequence;
 use attention::{Attention, AttentionScratch};
@@ -163,20 +163,12 @@ impl Scratch {
             delta: vec![0.0; rows * c.hidden],
             cos_sin: vec![0.0; rows * c.head_dim],
             attention: AttentionScratch::new(c, pool),
-            projection: ProjectionScratch::new(
-                pool,
-                rows,
-                c,
-                network.linears().chain(
-                    network
-                        .ternary_head()
-                        .into_iter()
-                        .flat_map(Projections::linears),
-                ),
-            ),
+            projection: ProjectionScratch::new(pool, rows, c, network.products()),
             last: Vec::new(),
             logits: Vec::new(),
-            head: network.head().work(pool),
+            head: network
+                .head()
+                .map_or_else(HeadWork::default, |head| head.work(pool)),
         }
     }
 }
@@ -288,7 +280,7 @@ impl Step {
             Wanted::All => false,
             Wanted::Top(top) => {
                 let head = self.network.head();
-                head.top(&self.pool, &s.last, top, &mut s.head)
+                head.is_some_and(|head| head.top(&self.pool, &s.last, top, &mut s.head))
             }
         };
         if !screened {
@@ -366,7 +358,6 @@ impl Step {
         pool.each(Chunks::new(cos_sin, c.head_dim), |_, r, angles| {
             network.rope().fill(rows.all()[r].position, angles)
         });
-        let attention = Attention::new(c, rows, cos_sin);
 
         for (layer, block) in network.blocks().iter().enumerate() {
             // q, k, v = Wqkv · norm(x)
@@ -378,8 +369,9 @@ impl Step {
                 .qkv
                 .forward(pool, &mut s.projection, tap, m, norm, qkv);
             // attended = softmax(rotated q · rotated Kᵀ / √head_dim) · V
-            attention.store(pool, layer, qkv, appends, &mut s.attention);
-            attention.attend(pool, layer, qkv, appends, &mut s.attention, attended);
+            let attention = Attention::new(c, rows, cos_sin, (layer, block));
+            attention.store(pool, qkv, appends, &mut s.attention);
+            attention.attend(pool, qkv, appends, &mut s.attention, attended);
             // x += Wout · sub_norm(attended)
             let sub_norm = |r: usize, out: &mut [f32], _: &mut [f32]| {
                 let row = &attended[r * heads..][..heads];
@@ -419,7 +411,10 @@ impl Step {
         let m = s.last.len() / h;
         s.logits.resize(m * vocab, 0.0);
         match network.ternary_head() {
-            None => network.head().forward(&self.pool, &s.last, &mut s.logits),
+            None => {
+                let head = network.head().expect("a head of floats or of trits");
+                head.forward(&self.pool, &s.last, &mut s.logits);
+            }
             Some(head) => {
                 let last = &s.last;
                 let row = |r: usize, out: &mut [f32], _: &mut [f32]| {

@@ -128,7 +128,15 @@ enum Fill {
     Table(TableOptions, f32),
     /// Trits, with this scale.
     Trits(f32),
+    /// Trits with a scale for each [`GROUP_K`] columns, around this one.
+    Groups(f32),
 }
+
+/// Columns that share a scale in the blocks of [`GROUP_TYPE`].
+const GROUP_K: usize = 128;
+
+/// How group-scaled matrices are stored.
+const GROUP_TYPE: TernaryType = TernaryType::PQ2_0;
 
 struct Tensor {
     name: String,
@@ -168,7 +176,12 @@ fn header(
 
 /// What a weight of a whole model is filled with.
 fn fill(config: &ModelConfig, weight: Weight, table: TableOptions) -> Fill {
+    let groups = config.architecture.weight_only;
     match weight {
+        // Rows of the same length, of trits of which half are zero.
+        Weight::Embedding | Weight::Head if groups => {
+            Fill::Groups(2.0 / (config.hidden as f32 / 2.0).sqrt())
+        }
         // Logits of a few units: rows of length about 2, against a hidden state of length √hidden.
         Weight::Embedding | Weight::Head => Fill::Table(table, 2.0 / (config.hidden as f32).sqrt()),
         Weight::Norm(_) => Fill::Norm,
@@ -177,12 +190,17 @@ fn fill(config: &ModelConfig, weight: Weight, table: TableOptions) -> Fill {
             // Half of the trits are zero: k of them sum to a variance of k/2.
             let unit = (2.0 / k as f32).sqrt();
             // What is added to the residual stream 2·layers times must sum to one unit.
-            Fill::Trits(match id.projection {
+            let scale = match id.projection {
                 Projection::AttnOut | Projection::FfnDown => {
                     unit / (2.0 * config.n_layers as f32).sqrt()
                 }
                 _ => unit,
-            })
+            };
+            if groups {
+                Fill::Groups(scale)
+            } else {
+                Fill::Trits(scale)
+            }
         }
     }
 }
@@ -213,12 +231,15 @@ const CHUNK_BYTES: usize = 1 << 16;
 
 impl Tensor {
     fn type_id(&self) -> u32 {
+        let id = |kind: TernaryType| {
+            let id = kind.ggml_id();
+            id.unwrap_or_else(|| panic!("{} has an id", kind.name()))
+        };
         match self.fill {
             Fill::Norm => FloatType::F32.ggml_id(),
             Fill::Table(table, _) => table.dtype.ggml_id(),
-            Fill::Trits(_) => TernaryType::I2S
-                .ggml_id()
-                .unwrap_or_else(|| panic!("I2_S has an id")),
+            Fill::Trits(_) => id(TernaryType::I2S),
+            Fill::Groups(_) => id(GROUP_TYPE),
         }
     }
 
@@ -228,6 +249,7 @@ impl Tensor {
             Fill::Norm => 4 * n,
             Fill::Table(table, _) => table.dtype.row_bytes(n),
             Fill::Trits(_) => n / 4 + 32,
+            Fill::Groups(_) => n / GROUP_K * (2 + GROUP_K / 4),
         }
     }
 
@@ -246,6 +268,18 @@ impl Tensor {
                 chunks(n / 4, sink, |i| trits(noise.at(i)).to_le_bytes())?;
                 sink.write_all(&crate::format::ternary::pack::i2s_tail(scale))
             }
+            Fill::Groups(scale) => chunks(self.n_bytes(), sink, |i| {
+                let words = 5 * i;
+                // Half to one and a half times the scale.
+                let part = (64 + noise.at(words) % 129) as f32 / 128.0;
+                let mut block = [0u8; 2 + GROUP_K / 4];
+                block[..2].copy_from_slice(&f16::from_f32(scale * part).to_le_bytes());
+                for (j, codes) in block[2..].chunks_exact_mut(8).enumerate() {
+                    let word = trits(noise.at(words + 1 + j as u64));
+                    codes.copy_from_slice(&word.to_le_bytes());
+                }
+                block
+            }),
         }
     }
 }

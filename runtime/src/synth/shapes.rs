@@ -1,6 +1,6 @@
 //! The shapes of the published ternary models.
 
-use crate::graph::architectures::{BITNET, BITNET_B158, LLAMA};
+use crate::graph::architectures::{BITNET, BITNET_B158, LLAMA, QWEN3};
 use crate::graph::{Acts, Architecture, ModelConfig, Rope};
 
 /// A model that can be made up: its name to ask for it by, and its configuration.
@@ -44,16 +44,22 @@ pub(crate) const fn shape(
             ffn,
             vocab,
             context_len,
-            norm_eps: if theta > 1e6 { 1e-6 } else { 1e-5 },
+            norm_eps: if theta >= 1e6 { 1e-6 } else { 1e-5 },
             input_norm_eps: None,
             activation: architecture.activation,
             rope: Rope {
                 theta,
                 linear: 1.0,
                 factors: None,
+                yarn: None,
             },
             tied,
-            acts: Acts::I8,
+            acts: if architecture.weight_only {
+                Acts::I16
+            } else {
+                Acts::I8
+            },
+            weight_only: architecture.weight_only,
         },
     }
 }
@@ -140,6 +146,27 @@ pub static SHAPES: &[Shape] = &[
         false,
     ),
     shape(
+        "bonsai-1.7b",
+        QWEN3,
+        [2048, 6144, 28, 16, 8, 128, 151_936, 32_768],
+        1_000_000.0,
+        true,
+    ),
+    shape(
+        "bonsai-4b",
+        QWEN3,
+        [2560, 9728, 36, 32, 8, 128, 151_936, 32_768],
+        1_000_000.0,
+        true,
+    ),
+    shape(
+        "bonsai-8b",
+        QWEN3,
+        [4096, 12_288, 36, 32, 8, 128, 151_936, 32_768],
+        1_000_000.0,
+        false,
+    ),
+    shape(
         "100b",
         BITNET,
         [8192, 45_568, 72, 64, 64, 128, 32_002, 2048],
@@ -159,6 +186,8 @@ mod tests {
         for Shape { name, config } in SHAPES
             .iter()
             .filter(|s| s.name != "tiny" && s.name != "100b")
+            // Kernels that scale groups are proven by groups, whatever K.
+            .filter(|s| !s.config.weight_only)
         {
             for projection in Projection::ALL {
                 let shape = config.linear_shape(projection);

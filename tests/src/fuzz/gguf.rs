@@ -354,6 +354,7 @@ pub(super) fn use_model(draw: &mut Draw, model: &Model) -> Result<(), String> {
         for id in model.linear_ids() {
             model.ternary(id)?;
         }
+        model.ternary_head()?;
         Ok(())
     };
     if let Err(e) = decode() {
@@ -361,8 +362,11 @@ pub(super) fn use_model(draw: &mut Draw, model: &Model) -> Result<(), String> {
     }
     let config = model.config();
     let mut row = vec![0f32; config.hidden];
-    model.embedding().row_to_f32(0, &mut row);
-    model.head().row_to_f32(config.vocab - 1, &mut row);
+    model.embed(0, &mut row);
+    model.embed(config.vocab - 1, &mut row);
+    if model.ternary_head_shape().is_none() {
+        model.head().row_to_f32(config.vocab - 1, &mut row);
+    }
     if bitnet_runtime::inspect::inspect(model)
         .to_string()
         .is_empty()

@@ -1,5 +1,6 @@
 //! One row of `bench`: a test with one number of threads, and what follows from its times.
 
+use bitnet_runtime::network::head::{Head, HeadForm};
 use bitnet_runtime::profile::{HostRecord, M_BUCKETS, MBucket, State};
 use bitnet_runtime::setup::Ready;
 use serde::Serialize;
@@ -83,7 +84,7 @@ pub struct Row {
     pub load_s: f64,
     profile: ProfileUse,
     kernels: BTreeMap<String, String>,
-    /// How the head is stored.
+    /// How the head is stored: a float type, or `ternary`, multiplied like a projection.
     head: String,
     /// How it finds the likeliest tokens: `native` and the like, or `exact`.
     head_form: &'static str,
@@ -99,6 +100,7 @@ impl Row {
     /// Of a test and its times, of which there is one at least.
     pub fn new(ready: &Ready, test: Test, times: &[Duration]) -> Self {
         let seconds = times.iter().map(Duration::as_secs_f64);
+        let head = ready.engine.head();
         Self {
             test: test.name,
             threads: test.threads,
@@ -117,9 +119,11 @@ impl Row {
                 state: ready.found.state.map(State::name),
             },
             kernels: BTreeMap::new(),
-            head: ready.engine.head().dtype().name().to_owned(),
-            head_form: ready.engine.head().form().name(),
-            head_kernel: ready.engine.head().kernel().map(ToString::to_string),
+            head: head
+                .map_or("ternary", |head| head.dtype().name())
+                .to_owned(),
+            head_form: head.map_or(HeadForm::Exact, Head::form).name(),
+            head_kernel: head.and_then(Head::kernel).map(ToString::to_string),
             model: test.model,
             host: bitnet_runtime::profile::cpu_name(),
             compared: None,

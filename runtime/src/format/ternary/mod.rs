@@ -8,6 +8,7 @@ mod base3;
 mod floats;
 pub mod pack;
 mod planes;
+mod table;
 mod tiles;
 
 use bitnet_codegen::trit::{Scales, TernaryMatrix, TritError};
@@ -169,7 +170,7 @@ impl TernarySource {
             Packing::I2S { .. } if code_three => {
                 "the file is damaged, or has blocks of 128: leave --i2s-block out"
             }
-            Packing::Plain(TernaryType::Q2_0) if code_three => {
+            Packing::Plain(TernaryType::Q2_0 | TernaryType::PQ2_0) if code_three => {
                 "code 3 is the weight +2, which is not ternary"
             }
             Packing::Floats(_) => {
@@ -204,8 +205,14 @@ impl TernarySource {
             (Packing::Plain(TernaryType::HfPacked), _) => {
                 Box::new(planes::HfPacked::new(bytes, n, k))
             }
-            (Packing::Plain(TernaryType::Q2_0), _) => Box::new(planes::Q2::new(bytes, n, k)),
-            (Packing::Plain(TernaryType::TQ1_0), _) => Box::new(base3::Tq1::new(bytes, n, k)),
+            (Packing::Plain(TernaryType::Q2_0), _) => Box::new(planes::Q2::new(bytes, n, k, 64)),
+            (Packing::Plain(TernaryType::PQ2_0), _) => Box::new(planes::Q2::new(bytes, n, k, 128)),
+            (Packing::Plain(TernaryType::PTQ1_0), _) => {
+                Box::new(base3::Base3::new(bytes, n, k, &base3::PTQ1_0))
+            }
+            (Packing::Plain(TernaryType::TQ1_0), _) => {
+                Box::new(base3::Base3::new(bytes, n, k, &base3::TQ1_0))
+            }
             (Packing::Plain(TernaryType::IQ1BN), _) => Box::new(base3::Iq1Bn::new(bytes, n, k)),
             (Packing::Tiled(TernaryType::TL1, tiles), _) => {
                 Box::new(tiles::Tl1::new(bytes, n, k, *tiles))
@@ -223,6 +230,12 @@ impl TernarySource {
 
     /// The fewest scales that say the same: one, one a row, or one a group. Zero scales stand for
     /// zero weights (decoders see to that), so they agree with any other.
+    /// Whether the type is for scales of groups of columns.
+    fn is_grouped(&self) -> bool {
+        use TernaryType::{PQ2_0, PTQ1_0, Q2_0};
+        matches!(self.packing, Packing::Plain(Q2_0 | PQ2_0 | PTQ1_0))
+    }
+
     fn neutral_scales(&self, stored: StoredScales) -> Scales {
         let Some(group_k) = stored.group_k else {
             return Scales::Tensor(stored.values[0]);
@@ -234,8 +247,9 @@ impl TernarySource {
         let row = |r: usize| &stored.values[self.order.stored(r) * groups..][..groups];
         let by_row: Option<Vec<f32>> = (0..self.n).map(|r| agree(row(r))).collect();
         match by_row {
-            Some(scales) => Scales::Row(scales),
-            None => Scales::Group {
+            // The one block of a row of a type for groups is a group.
+            Some(scales) if groups > 1 || !self.is_grouped() => Scales::Row(scales),
+            _ => Scales::Group {
                 group_k,
                 scales: (0..self.n).flat_map(|r| row(r).to_vec()).collect(),
             },

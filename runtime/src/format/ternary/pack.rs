@@ -133,7 +133,9 @@ pub fn pack(
         TernaryType::I2S => i2s(&grid, i2s_block),
         TernaryType::TQ1_0 => rows(tq1_row),
         TernaryType::TQ2_0 => rows(tq2_row),
-        TernaryType::Q2_0 => rows(q2_row),
+        TernaryType::Q2_0 => rows(|g, r, out| q2_row(g, r, 64, out)),
+        TernaryType::PQ2_0 => rows(|g, r, out| q2_row(g, r, 128, out)),
+        TernaryType::PTQ1_0 => rows(ptq1_row),
         TernaryType::IQ1BN => rows(iq1_row),
         TernaryType::IQ2BN => rows(iq2_row),
         TernaryType::IQ2BNR4 => iq2_r4(&grid),
@@ -173,6 +175,20 @@ fn tq1_row(g: &Grid<'_>, r: usize, out: &mut Vec<u8>) {
     }
 }
 
+fn ptq1_row(g: &Grid<'_>, r: usize, out: &mut Vec<u8>) {
+    for at in (0..g.m.k()).step_by(128) {
+        for (bytes, from, digits) in [(16, 0, 5), (8, 80, 5), (2, 120, 4)] {
+            for m in 0..bytes {
+                let v = (0..digits).fold(0, |v, n| {
+                    3 * v + g.code(r, at + from + m + bytes * n) as u32
+                });
+                out.push(base3_byte(if digits == 4 { 3 * v } else { v }));
+            }
+        }
+        out.extend(g.half_scale(r, at));
+    }
+}
+
 fn tq2_row(g: &Grid<'_>, r: usize, out: &mut Vec<u8>) {
     for at in (0..g.m.k()).step_by(256) {
         for byte in 0..64 {
@@ -183,11 +199,11 @@ fn tq2_row(g: &Grid<'_>, r: usize, out: &mut Vec<u8>) {
     }
 }
 
-fn q2_row(g: &Grid<'_>, r: usize, out: &mut Vec<u8>) {
-    for at in (0..g.m.k()).step_by(64) {
+fn q2_row(g: &Grid<'_>, r: usize, block: usize, out: &mut Vec<u8>) {
+    for at in (0..g.m.k()).step_by(block) {
         out.extend(g.half_scale(r, at));
         out.extend(
-            (0..16).map(|b| (0..4).fold(0, |x, i| x | g.code(r, at + 4 * b + i) << (2 * i))),
+            (0..block / 4).map(|b| (0..4).fold(0, |x, i| x | g.code(r, at + 4 * b + i) << (2 * i))),
         );
     }
 }

@@ -74,6 +74,11 @@ impl<'a> I2s<'a> {
         }
     }
 
+    /// The tensor's scale.
+    pub(super) fn scale(&self) -> f32 {
+        f32_at(self.bytes, self.n * self.k / 4)
+    }
+
     fn code(&self, e: usize) -> u8 {
         let l = self.lanes;
         let (block, plane, p) = (e / (4 * l), e % (4 * l) / l, e % l);
@@ -83,7 +88,7 @@ impl<'a> I2s<'a> {
 
 impl RowDecoder for I2s<'_> {
     fn scales(&self) -> StoredScales {
-        StoredScales::tensor(f32_at(self.bytes, self.n * self.k / 4))
+        StoredScales::tensor(self.scale())
     }
 
     fn row(&mut self, r: usize, out: &mut [u8]) {
@@ -155,19 +160,26 @@ impl RowDecoder for Tq2<'_> {
     }
 }
 
-/// Q2_0: an f16 scale, then 64 consecutive codes, low bits first: the neutral order.
+/// Q2_0 and PQ2_0: an f16 scale, then 64 or 128 consecutive codes, low bits first: the neutral order.
 pub(super) struct Q2<'a> {
     bytes: &'a [u8],
     row_bytes: usize,
+    group_k: usize,
 }
 
-const Q2_BYTES: usize = 18;
-
 impl<'a> Q2<'a> {
-    pub(super) fn new(bytes: &'a [u8], n: usize, k: usize) -> Self {
-        let row_bytes = k / 64 * Q2_BYTES;
+    pub(super) fn new(bytes: &'a [u8], n: usize, k: usize, group_k: usize) -> Self {
+        let row_bytes = k / group_k * (2 + group_k / 4);
         assert_eq!(bytes.len(), n * row_bytes, "bytes of a {n}x{k} Q2_0 tensor");
-        Self { bytes, row_bytes }
+        Self {
+            bytes,
+            row_bytes,
+            group_k,
+        }
+    }
+
+    fn block_bytes(&self) -> usize {
+        2 + self.group_k / 4
     }
 }
 
@@ -175,18 +187,19 @@ impl RowDecoder for Q2<'_> {
     fn scales(&self) -> StoredScales {
         let values = self
             .bytes
-            .chunks_exact(Q2_BYTES)
+            .chunks_exact(self.block_bytes())
             .map(|b| f16_at(b, 0))
             .collect();
         StoredScales {
-            group_k: Some(64),
+            group_k: Some(self.group_k),
             values,
         }
     }
 
     fn row(&mut self, r: usize, out: &mut [u8]) {
         let row = &self.bytes[r * self.row_bytes..][..self.row_bytes];
-        for (b, o) in row.chunks_exact(Q2_BYTES).zip(out.chunks_exact_mut(16)) {
+        let blocks = row.chunks_exact(self.block_bytes());
+        for (b, o) in blocks.zip(out.chunks_exact_mut(self.group_k / 4)) {
             if f16_at(b, 0) == 0.0 {
                 o.fill(ZERO_BYTE);
             } else {

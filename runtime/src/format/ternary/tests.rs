@@ -408,6 +408,67 @@ fn scales_take_the_smallest_form_that_says_the_same() {
     );
 }
 
+/// Every digit of every byte of a block in every place: element j is (j + shift) mod 3 − 1.
+#[test]
+fn blocks_of_128_hold_every_shift_of_a_pattern() {
+    for kind in [TernaryType::PQ2_0, TernaryType::PTQ1_0] {
+        for shift in 0..128 {
+            let trits: Vec<i8> = (0..256).map(|j| ((j + shift) % 3) as i8 - 1).collect();
+            let scales = Scales::Group {
+                group_k: 128,
+                scales: vec![0.5, 0.25],
+            };
+            let m = TernaryMatrix::from_rows(1, 256, scales, |_, row| {
+                for (code, trit) in row.iter_mut().zip(&trits) {
+                    *code = (trit + 1) as u8;
+                }
+                Ok::<_, TritError>(())
+            });
+            let m = m.unwrap();
+            let bytes = pack::pack(kind, &m, 0, None);
+            assert_eq!(Some(bytes.len()), kind.n_bytes(1, 256));
+            let packing = Packing::Plain(kind);
+            let back = decode(bytes.clone(), 1, 256, kind, packing.clone()).unwrap();
+            assert_eq!(back, m, "{kind:?} shifted by {shift}");
+            let store = store(bytes, [1, 256], Dtype::Ternary(kind));
+            let mut row = vec![f32::NAN; 256];
+            source(1, 256, packing).row_to_f32(&store, 0, &mut row);
+            for (j, v) in row.iter().enumerate() {
+                let scale = if j < 128 { 0.5 } else { 0.25 };
+                assert_eq!(*v, trits[j] as f32 * scale, "{kind:?}, element {j}");
+            }
+        }
+    }
+}
+
+/// Rows of tables are the rows of the matrix, whatever the type.
+#[test]
+fn rows_of_tables_are_those_of_the_matrix() {
+    let m = TernaryMatrix::from_trits(4, 256, &trits(4 * 256), 0.5).unwrap();
+    for kind in super::table::TABLE_TYPES {
+        let bytes = pack::pack(kind, &m, 128, None);
+        let source = source(4, 256, packing(kind, 128, None));
+        assert_eq!(source.no_table(), None);
+        let store = store(bytes, [4, 256], Dtype::Ternary(kind));
+        for r in 0..4 {
+            let mut row = vec![f32::NAN; 256];
+            source.row_to_f32(&store, r, &mut row);
+            for (c, v) in row.iter().enumerate() {
+                assert_eq!(
+                    *v,
+                    m.trit(r, c) as f32 * 0.5,
+                    "{kind:?}, row {r}, column {c}"
+                );
+            }
+        }
+    }
+    assert!(
+        source(4, 256, Packing::Plain(TernaryType::IQ1BN))
+            .no_table()
+            .is_some()
+    );
+}
+
 #[test]
 fn factors_and_row_orders_apply_to_every_form() {
     let w = trits(8 * 64);

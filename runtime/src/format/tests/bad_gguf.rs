@@ -23,8 +23,12 @@ pub(super) fn use_all(model: &Model) -> Result<(), LoadError> {
         model.norm(norm)?;
     }
     let mut row = vec![0f32; model.config().hidden];
-    model.embedding().row_to_f32(0, &mut row);
-    model.head().row_to_f32(model.config().vocab - 1, &mut row);
+    model.embed(0, &mut row);
+    model.embed(model.config().vocab - 1, &mut row);
+    match model.ternary_head_shape() {
+        Some(_) => drop(model.ternary_head()?),
+        None => model.head().row_to_f32(model.config().vocab - 1, &mut row),
+    }
     model.vocabulary()?;
     assert!(!crate::inspect::inspect(model).to_string().is_empty());
     Ok(())
@@ -82,8 +86,13 @@ const CASES: &[Case] = &[
     ),
     (
         "embedding model",
-        |p| p.str("general.architecture", "qwen3"),
+        |p| p.str("general.architecture", "gemma3"),
         &["unsupported", "embed text"],
+    ),
+    (
+        "recurrent model",
+        |p| p.str("general.architecture", "qwen35"),
+        &["unsupported", "\"qwen35\"", "gated delta net layers"],
     ),
     (
         "architecture of another type",
@@ -216,9 +225,14 @@ const CASES: &[Case] = &[
         &["rope.freq_base", "got -1"],
     ),
     (
-        "yarn",
+        "longrope",
+        |p| p.str("bitnet-b1.58.rope.scaling.type", "longrope"),
+        &["unsupported", "\"longrope\"", "none, linear and yarn"],
+    ),
+    (
+        "yarn without a factor",
         |p| p.str("bitnet-b1.58.rope.scaling.type", "yarn"),
-        &["unsupported", "\"yarn\"", "none and linear"],
+        &["rope.scaling.factor is missing"],
     ),
     (
         "another vocabulary size",
@@ -377,9 +391,17 @@ const CASES: &[Case] = &[
         ],
     ),
     (
-        "ternary embedding",
-        |p| p.tensor("token_embd.weight").type_id = 36,
-        &["unsupported type I2_S of tensor token_embd.weight", "F16"],
+        "a ternary embedding without rows",
+        |p| {
+            let table = p.tensor("token_embd.weight");
+            let shape = (table.dims[0], table.dims[1]);
+            let bytes = TernaryType::TL1.n_bytes(shape.0, shape.1);
+            (table.type_id, table.bytes) = (38, vec![0; bytes.expect("a size")]);
+        },
+        &[
+            "unsupported type TL1 of tensor token_embd.weight",
+            "known are I2_S",
+        ],
     ),
     (
         "unknown type",
@@ -500,15 +522,18 @@ fn unsupported_is_told_from_damaged() {
 #[test]
 fn the_first_form_of_q2_0_is_told_by_its_size() {
     let micro = Micro::wide(BITNET_B158);
-    let mut parts = micro.gguf(TernaryType::Q2_0, |_, _| None);
-    for id in micro.ids() {
-        let t = parts.tensor(&format!("{id}.weight"));
-        let (n, k) = (t.dims[0], t.dims[1]);
-        t.bytes = vec![0; n * k / 128 * 34];
+    let id = TernaryType::Q2_0.ggml_id().expect("a GGUF type");
+    let mut parts = micro.gguf(TernaryType::PQ2_0, |_, _| None);
+    for tensor in micro.ids().map(|id| format!("{id}.weight")) {
+        parts.tensor(&tensor).type_id = id;
     }
-    let error = open_default(parts.emit()).unwrap_err();
-    assert!(error.is_unsupported(), "{error}");
-    assert_line("old Q2_0", &error, &["Q2_0 in blocks of 128", "attn_q"]);
+    let old = open_default(parts.emit()).expect("blocks of 128 under the id of blocks of 64");
+    let new = micro.gguf(TernaryType::PQ2_0, |_, _| None);
+    let new = open_default(new.emit()).expect("blocks of 128 under their own id");
+    for id in old.linear_ids() {
+        assert_eq!(old.ternary(id).unwrap(), new.ternary(id).unwrap(), "{id}");
+        assert_eq!(old.ternary_info(id).0.dtype.name(), "PQ2_0");
+    }
 }
 
 #[test]

@@ -157,8 +157,18 @@ fn configurations_are_checked() {
         ),
         (
             "\"rope_theta\": 10000.0",
+            "\"rope_scaling\": {\"type\": \"longrope\"}",
+            &["unsupported rope_scaling type \"longrope\""],
+        ),
+        (
+            "\"rope_theta\": 10000.0",
             "\"rope_scaling\": {\"type\": \"yarn\"}",
-            &["unsupported rope_scaling type \"yarn\""],
+            &["rope_scaling.factor"],
+        ),
+        (
+            "\"rope_theta\": 10000.0",
+            "\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4.0, \"mscale\": 1.0}",
+            &["unsupported rope_scaling yarn with mscale"],
         ),
         (
             "\"rope_theta\": 10000.0",

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::convert::GroupType;
 use crate::format::dtype::TernaryType;
 use crate::format::tests::micro::{Micro, Parts};
 use crate::graph::architectures::{BITNET, BITNET_B158, LLAMA};
@@ -81,7 +82,7 @@ fn every_gguf_type_reads_the_same_and_converts_to_the_same_file() {
                 open_bytes(&what, bytes, &options(&micro, kind)).unwrap_or_else(|e| panic!("{e}"));
             assert_is(&micro, &model, &what);
             let path = dir.path().join("out.gguf");
-            crate::convert::to_i2s(&model, &path, &mut |_, _| true).unwrap();
+            crate::convert::to_gguf(&model, &path, GroupType::default(), &mut |_, _| true).unwrap();
             assert_is(
                 &micro,
                 &open(&path, &OpenOptions::default()).unwrap(),
@@ -412,7 +413,8 @@ fn rows_that_no_multiple_of_four_fills_are_dropped_from_packed_weights() {
     assert_is(&micro, &model, "66 rows");
     // I2_S cannot hold 66x32 weights: refused before anything is written.
     let out = dir.path().join("out.gguf");
-    let e = crate::convert::to_i2s(&model, &out, &mut |_, _| true).unwrap_err();
+    let e =
+        crate::convert::to_gguf(&model, &out, GroupType::default(), &mut |_, _| true).unwrap_err();
     assert!(e.to_string().contains("not a multiple of 128"), "{e}");
     assert!(!out.exists());
 }
@@ -456,7 +458,7 @@ fn head_width_rope_and_input_norms_are_honoured() {
     );
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("out.gguf");
-    crate::convert::to_i2s(&model, &path, &mut |_, _| true).unwrap();
+    crate::convert::to_gguf(&model, &path, GroupType::default(), &mut |_, _| true).unwrap();
     assert_same(&model, &open(&path, &OpenOptions::default()).unwrap());
 }
 
@@ -497,7 +499,8 @@ fn what_i2s_cannot_hold_is_not_converted() {
     let model = open_bytes("rows", parts.emit(), &OpenOptions::default()).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("out.gguf");
-    let e = crate::convert::to_i2s(&model, &path, &mut |_, _| true).unwrap_err();
+    let e =
+        crate::convert::to_gguf(&model, &path, GroupType::default(), &mut |_, _| true).unwrap_err();
     assert!(
         e.to_string().contains("blk.0.attn_q") && e.to_string().contains("scale differs"),
         "{e}"
@@ -557,7 +560,8 @@ fn conversion_takes_the_tokenizer_along() {
     write_tokenizer(dir.path());
     let source = open(dir.path(), &OpenOptions::default()).unwrap();
     let path = dir.path().join("out.gguf");
-    let report = crate::convert::to_i2s(&source, &path, &mut |_, _| true).unwrap();
+    let report =
+        crate::convert::to_gguf(&source, &path, GroupType::default(), &mut |_, _| true).unwrap();
     assert_eq!(report.notes, Vec::<String>::new());
     let back = open(&path, &OpenOptions::default()).unwrap();
     // 23 tokens for 24 rows: the last row gets a name.

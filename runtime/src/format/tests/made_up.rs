@@ -2,6 +2,7 @@
 
 use super::dialects::{MULTIPLY, config, folder};
 use super::*;
+use crate::convert::GroupType;
 use crate::engine::{Engine, EngineOptions};
 use crate::format::dtype::TernaryType;
 use crate::format::tests::micro::Micro;
@@ -50,7 +51,7 @@ fn a_new_entry_is_all_that_a_new_graph_needs() {
     for source in [&gguf, &hf] {
         let out = dir.path().join("converted.gguf");
         let model = open(source, &OpenOptions::default()).unwrap();
-        crate::convert::to_i2s(&model, &out, &mut |_, _| true).unwrap();
+        crate::convert::to_gguf(&model, &out, GroupType::default(), &mut |_, _| true).unwrap();
         assert_eq!(logits(&out), a, "{}", source.display());
         let seen = crate::inspect::inspect(&open(&out, &OpenOptions::default()).unwrap());
         let first = seen.tensors.iter().find(|t| t.name == "stage.1.wq.weight");

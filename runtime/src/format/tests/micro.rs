@@ -115,6 +115,12 @@ impl Micro {
         let mut out = vec![(Norm::Output, self.hidden)];
         for l in 0..self.layers {
             out.extend([(Norm::Attn(l), self.hidden), (Norm::Ffn(l), self.hidden)]);
+            if self.arch.head_norms() {
+                out.extend([
+                    (Norm::Query(l), self.head_dim),
+                    (Norm::Key(l), self.head_dim),
+                ]);
+            }
             if self.arch.sub_norms() {
                 out.extend([
                     (Norm::AttnSub(l), self.heads * self.head_dim),

@@ -10,6 +10,7 @@ pub(crate) mod micro;
 use std::path::PathBuf;
 
 use super::*;
+use crate::convert::GroupType;
 use crate::graph::{Norm, Projection, TensorId};
 use crate::vocab::{GgufVocab, VocabSource};
 
@@ -109,7 +110,9 @@ fn conversion_changes_nothing_but_the_storage() {
     ] {
         let source = open(&data("tiny").join(name), &OpenOptions::default()).unwrap();
         let path = dir.path().join(format!("{name}.out"));
-        let report = crate::convert::to_i2s(&source, &path, &mut |_, _| true).unwrap();
+        let report =
+            crate::convert::to_gguf(&source, &path, GroupType::default(), &mut |_, _| true)
+                .unwrap();
         assert_eq!(
             report.notes.is_empty(),
             name.ends_with(".gguf"),

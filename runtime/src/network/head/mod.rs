@@ -121,6 +121,14 @@ pub enum HeadError {
         /// Columns of the table.
         hidden: usize,
     },
+    /// A head of trits has no other form.
+    #[error(
+        "the head is ternary, which its kernels multiply exactly: there is no form {form}, ask for exact"
+    )]
+    Ternary {
+        /// The form.
+        form: HeadForm,
+    },
 }
 
 /// One row of a table as codes and the floats that they are units of.
@@ -175,6 +183,7 @@ impl CodedRow {
 }
 
 /// Memory of a head's calls; made once, so that tokens allocate nothing.
+#[derive(Default)]
 pub struct HeadWork {
     screen: Option<screen::Work>,
 }

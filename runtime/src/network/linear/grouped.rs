@@ -1,0 +1,241 @@
+//! [`GroupedLinear`]: ternary matrices whose columns have scales by groups, as one product.
+//!
+//! The scales lie among the packed codes and kernels apply them group by group (see
+//! [`bitnet_codegen::variant::groups`]), so a layer is one pass over the threads, whatever its groups, and what comes
+//! out is f32.
+
+use super::{BUCKETS, ByBucket, CHUNK_BYTES, CHUNKS_PER_THREAD, Workspace, bucket_of, grow};
+use super::{scratch_of, tiles};
+use crate::graph::products::common_group;
+use crate::graph::{Acts, ScaleShape};
+use crate::memory::HugeBytes;
+use crate::pool::{Chunks, Columns, Pool};
+use bitnet_codegen::layout::Panel;
+use bitnet_codegen::layout::scales::{GroupScales, Stored};
+use bitnet_codegen::variant::OutOrder;
+use bitnet_codegen::{GroupedActs, Groups, Kernel, TernaryMatrix};
+use std::ops::Range;
+use std::sync::{Arc, PoisonError};
+
+/// Packed ternary matrices of one input, stacked.
+pub struct GroupedLinear {
+    n: usize,
+    k: usize,
+    groups: Groups,
+    stacked: Vec<Range<usize>>,
+    packed: Vec<Arc<Packed>>,
+    kernels: ByBucket,
+    /// For each bucket an index into `packed`.
+    packed_of: [usize; BUCKETS],
+}
+
+struct Packed {
+    panel: Panel,
+    bytes: HugeBytes,
+}
+
+/// The groups in which `matrices` run as one product of inputs as fine as `acts`; none where no matrix has groups, or
+/// no kernel has them.
+pub fn groups_of<'m>(
+    matrices: impl IntoIterator<Item = &'m TernaryMatrix> + Clone,
+    acts: Acts,
+) -> Option<Groups> {
+    let shapes = matrices.clone().into_iter().map(|m| m.scales().into());
+    let Some(ScaleShape::Groups(k)) = common_group(acts, shapes) else {
+        return None;
+    };
+    let every = matrices
+        .into_iter()
+        .flat_map(|m| m.scales().all().iter().copied());
+    let stored = Stored::of(every);
+    Some(Groups {
+        scales: GroupScales { k, stored },
+        planes: acts.planes(),
+    })
+}
+
+impl GroupedLinear {
+    /// Packs `matrices`, all with one K, for `kernels`.
+    ///
+    /// # Panics
+    /// When the matrices differ in K, or a kernel has other groups than `groups`.
+    pub fn new(pool: &Pool, matrices: &[TernaryMatrix], groups: Groups, kernels: ByBucket) -> Self {
+        let k = matrices[0].k();
+        let mut n = 0;
+        let stacked = matrices.iter().map(|m| {
+            n += m.n();
+            n - m.n()..n
+        });
+        let stacked: Vec<_> = stacked.collect();
+        let mut packed: Vec<Arc<Packed>> = Vec::new();
+        let packed_of = std::array::from_fn(|bucket| {
+            let kernel = &kernels[bucket];
+            let fits = kernel.k() == k
+                && kernel.groups() == Some(groups)
+                && kernel.out_order() == OutOrder::TokenMajor
+                && kernel.tile_sizes().min() == Some(1);
+            assert!(fits, "{} for {groups:?} of {k} columns", kernel.spec());
+            let panel = kernel.panel();
+            packed
+                .iter()
+                .position(|p| p.serves(panel))
+                .unwrap_or_else(|| {
+                    packed.push(Arc::new(Packed::new(pool, panel, matrices)));
+                    packed.len() - 1
+                })
+        });
+        Self {
+            n,
+            k,
+            groups,
+            stacked,
+            packed,
+            kernels,
+            packed_of,
+        }
+    }
+
+    /// Output features, all stacked matrices together.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Input features.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// The groups of its columns.
+    pub fn groups(&self) -> Groups {
+        self.groups
+    }
+
+    /// The output rows of each stacked matrix.
+    pub fn stacked(&self) -> &[Range<usize>] {
+        &self.stacked
+    }
+
+    /// The kernel that serves `m` tokens.
+    pub fn kernel(&self, m: usize) -> &Arc<Kernel> {
+        &self.kernels[bucket_of(m)]
+    }
+
+    /// Bytes of weights and scales that a product of `m` tokens reads.
+    pub fn weight_bytes(&self, m: usize) -> usize {
+        self.packed[self.packed_of[bucket_of(m)]].bytes.len()
+    }
+
+    /// The same layer over its own copy of the packed bytes, so that a benchmark can read weights that no cache holds.
+    pub fn duplicate(&self) -> Self {
+        let copy = |p: &Arc<Packed>| Arc::new(p.duplicate());
+        Self {
+            packed: self.packed.iter().map(copy).collect(),
+            stacked: self.stacked.clone(),
+            kernels: self.kernels.clone(),
+            ..*self
+        }
+    }
+
+    /// `y[t][first + n] = Σ_g f32(Σ_{k in g} w[n][k] · q[t][k]) · (ws[n][g] · xs[t][g])` for every token of `acts`,
+    /// groups in ascending order.
+    ///
+    /// # Shapes
+    /// `y`: `[m, stride]`; columns `first..first + n` are written.
+    pub fn forward(
+        &self,
+        pool: &Pool,
+        work: &mut Workspace,
+        acts: &GroupedActs,
+        y: &mut [f32],
+        stride: usize,
+        first: usize,
+    ) {
+        let asked = (acts.k, acts.group_k, acts.planes);
+        let known = (self.k, self.groups.scales.k, self.groups.planes);
+        assert_eq!(
+            asked, known,
+            "K, groups and planes of activations and layer"
+        );
+        let bucket = bucket_of(acts.m);
+        let (kernel, packed) = (&self.kernels[bucket], &*self.packed[self.packed_of[bucket]]);
+        let (nr, panel_bytes) = (packed.panel.shape.nr, packed.panel.bytes());
+        let even = self.n.div_ceil(nr) / (pool.threads() * CHUNKS_PER_THREAD);
+        let chunk = (CHUNK_BYTES / panel_bytes).min(even).max(1);
+        let out = Columns::new(y, acts.m, stride, first, self.n, chunk * nr);
+        let workers = &work.workers;
+        pool.each(out, |worker, _, mut columns| {
+            let mut worker = workers[worker]
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let worker = &mut *worker;
+            let scratch = scratch_of(&mut worker.scratch, kernel);
+            for from in (0..columns.width()).step_by(nr) {
+                let panel = (columns.first() + from) / nr * panel_bytes;
+                let panel = &packed.bytes[panel..][..panel_bytes];
+                let rows = nr.min(columns.width() - from);
+                kernel.load_panel(panel, scratch);
+                for (first, mr) in tiles(kernel, acts.m) {
+                    grow(&mut worker.out, kernel.out_len(mr));
+                    let out: &mut [f32] =
+                        bytemuck::cast_slice_mut(&mut worker.out[..kernel.out_len(mr)]);
+                    let x = bytemuck::cast_slice(acts.rows(first, mr));
+                    kernel.run_grouped(mr, panel, x, acts.of_groups(first, mr), scratch, out);
+                    for (t, values) in out.chunks_exact(nr).enumerate() {
+                        columns.row(first + t)[from..][..rows].copy_from_slice(&values[..rows]);
+                    }
+                }
+            }
+        });
+    }
+
+    /// All kernels.
+    pub(super) fn kernels(&self) -> &ByBucket {
+        &self.kernels
+    }
+}
+
+impl Workspace {
+    /// As [`Workspace::make_room`].
+    pub fn make_room_grouped(&mut self, linear: &GroupedLinear) {
+        for kernel in linear.kernels() {
+            self.make_room_for(kernel);
+        }
+    }
+}
+
+impl Packed {
+    /// Whether kernels that read `panel` read these bytes.
+    fn serves(&self, panel: Panel) -> bool {
+        let same = |p: Panel| (p.shape, p.layout.name(), p.scales);
+        same(self.panel) == same(panel)
+    }
+
+    fn duplicate(&self) -> Self {
+        let mut bytes = HugeBytes::zeroed(self.bytes.len());
+        bytes.copy_from_slice(&self.bytes);
+        Self {
+            panel: self.panel,
+            bytes,
+        }
+    }
+
+    /// Packs stacked matrices panel by panel, in parallel.
+    fn new(pool: &Pool, panel: Panel, matrices: &[TernaryMatrix]) -> Self {
+        let n: usize = matrices.iter().map(TernaryMatrix::n).sum();
+        let mut bytes = HugeBytes::zeroed(panel.count(n) * panel.bytes());
+        pool.each(Chunks::new(&mut bytes, panel.bytes()), |_, i, out| {
+            let row = |r: usize| {
+                let mut n = i * panel.shape.nr + r;
+                matrices.iter().find_map(|w| match n.checked_sub(w.n()) {
+                    None => Some((w, n)),
+                    Some(rest) => {
+                        n = rest;
+                        None
+                    }
+                })
+            };
+            panel.pack_rows(row, out);
+        });
+        Self { panel, bytes }
+    }
+}
