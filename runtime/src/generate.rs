@@ -7,9 +7,14 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::decoder::{Decoder, DecoderError};
+use crate::logits::{Logits, Wanted};
 use crate::sample::{SampleError, Sampler};
 use crate::stream::TextStream;
 use crate::tokenizer::{Tokenizer, TokenizerError};
+
+mod logprobs;
+
+pub use logprobs::{Likelihood, TokenLogprob};
 
 /// How far a generation goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +25,8 @@ pub struct GenerateParams {
     pub stop_strings: Vec<String>,
     /// Go on after stop tokens; for measurements.
     pub ignore_stops: bool,
+    /// Note how likely each chosen token was, and this many of the likeliest in its place. All logits are computed then.
+    pub logprobs: Option<usize>,
 }
 
 impl GenerateParams {
@@ -29,6 +36,7 @@ impl GenerateParams {
             max_tokens,
             stop_strings: Vec::new(),
             ignore_stops: false,
+            logprobs: None,
         }
     }
 }
@@ -75,6 +83,9 @@ pub struct Generated {
     pub reused_tokens: usize,
     /// Tokens chosen.
     pub tokens: usize,
+    /// How likely each of them was, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<Vec<TokenLogprob>>,
     /// What ended it.
     pub finish: Finish,
     /// The sampler's seed.
@@ -206,7 +217,7 @@ impl<'a, D: Decoder + ?Sized> Session<'a, D> {
         run.piece.clear();
         run.stream.finish(&mut run.piece);
         run.emit(out)?;
-        Ok(run.finish(finish))
+        Ok(run.finish(finish, params))
     }
 
     /// Whether `prompt` can be continued.
@@ -282,7 +293,7 @@ impl<'a, D: Decoder + ?Sized> Session<'a, D> {
         let n_ctx = self.decoder.n_ctx();
         // Rows of the embedding beyond the vocabulary are padding that training never touched.
         let n_real = self.tokenizer.n_vocab().min(self.decoder.n_vocab());
-        let wanted = sampler.wanted(&run.history, n_real);
+        let wanted = logits_wanted(params, sampler, &run.history, n_real);
         let first = self.decoder.prefill_wanted(last, &wanted);
         let mut logits = first.map_err(GenerateError::Decoder)?;
         self.held.extend_from_slice(last);
@@ -299,6 +310,10 @@ impl<'a, D: Decoder + ?Sized> Session<'a, D> {
             if self.tokenizer.is_stop(token) && !params.ignore_stops {
                 return Ok(Finish::Stop);
             }
+            if let (Some(n), Logits::All(all)) = (params.logprobs, logits) {
+                let noted = logprobs::of(self.tokenizer, &all[..n_real], token, n)?;
+                run.logprobs.push(noted);
+            }
             run.history.push(token);
             run.piece.clear();
             run.stream
@@ -314,11 +329,24 @@ impl<'a, D: Decoder + ?Sized> Session<'a, D> {
             if self.held.len() == n_ctx {
                 return Ok(Finish::ContextFull);
             }
-            let wanted = sampler.wanted(&run.history, n_real);
+            let wanted = logits_wanted(params, sampler, &run.history, n_real);
             let next = self.decoder.prefill_wanted(&[token], &wanted);
             logits = next.map_err(GenerateError::Decoder)?;
             self.held.push(token);
         }
+    }
+}
+
+/// The logits that the next token is chosen by: all where their probabilities are asked for.
+fn logits_wanted<'w>(
+    params: &GenerateParams,
+    sampler: &'w mut Sampler,
+    history: &[u32],
+    n_real: usize,
+) -> Wanted<'w> {
+    match params.logprobs {
+        Some(_) => Wanted::All,
+        None => sampler.wanted(history, n_real),
     }
 }
 
@@ -338,6 +366,7 @@ struct Generation {
     piece: String,
     text: String,
     seed: u64,
+    logprobs: Vec<TokenLogprob>,
 }
 
 impl Generation {
@@ -364,6 +393,7 @@ impl Generation {
             piece: String::with_capacity(1024),
             text: String::with_capacity(most.saturating_mul(8)),
             seed,
+            logprobs: Vec::new(),
         }
     }
 
@@ -388,7 +418,7 @@ impl Generation {
         *before = now;
     }
 
-    fn finish(mut self, finish: Finish) -> Generated {
+    fn finish(mut self, finish: Finish, params: &GenerateParams) -> Generated {
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
         let per_s = |n: usize, time: Duration| {
             let seconds = time.as_secs_f64();
@@ -403,6 +433,7 @@ impl Generation {
             prompt_tokens: self.n_prompt,
             reused_tokens: self.n_reused,
             tokens: n_chosen,
+            logprobs: params.logprobs.map(|_| self.logprobs),
             finish,
             seed: self.seed,
             prefill_tokens_per_s: per_s(self.n_prompt - self.n_reused, self.prefill),

@@ -201,6 +201,17 @@ pub fn head_form(text: &str) -> Result<HeadChoice, String> {
         .map_err(|_| "expected auto, exact, native, i8 or i4".into())
 }
 
+/// A text that ends a generation.
+///
+/// # Errors
+/// When it is empty.
+pub fn stop_text(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("an empty text would end every text before it begins".into()),
+        text => Ok(text.to_owned()),
+    }
+}
+
 /// A kernel's name.
 ///
 /// # Errors

@@ -1,19 +1,21 @@
 //! `bitnet-run chat`: a conversation, turn by turn, in the model's own template.
 
-use crate::args::{ModelArgs, RunArgs, SampleArgs};
+use crate::args::{ModelArgs, RunArgs, SampleArgs, stop_text};
 use crate::lines::Lines;
 use crate::load::Loader;
 use crate::signals::{self, STOP};
 use crate::terminal::Terminal;
-use anyhow::{Context as _, Result};
-use bitnet_runtime::chat::{ChatTemplate, Conversation, Role};
+use anyhow::{Context as _, Result, bail};
+use bitnet_runtime::chat::{ChatTemplate, Conversation, Role, TemplateInputs};
 use bitnet_runtime::decoder::Decoder as _;
 use bitnet_runtime::generate::{Finish, GenerateError, GenerateParams, Generated, Session};
 use bitnet_runtime::sample::Sampler;
-use bitnet_runtime::tokenizer::Tokenizer;
+use bitnet_runtime::tokenizer::{Tokenizer, utf8_file};
 use clap::Args;
 use serde::Serialize;
+use serde_json::Value;
 use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 
 /// How to talk.
 #[derive(Args)]
@@ -27,9 +29,50 @@ pub struct Options {
     /// Instructions that stand before the conversation.
     #[arg(long, allow_hyphen_values = true)]
     system: Option<String>,
+    /// A file with a Jinja chat template, in place of the model's own.
+    #[arg(long, value_name = "FILE")]
+    chat_template: Option<PathBuf>,
+    /// A variable for the template, for instance enable_thinking=false or 'tools=[{"type": "function", …}]'; may be given
+    /// several times.
+    #[arg(long, value_name = "KEY=JSON", value_parser = template_arg)]
+    template_arg: Vec<(String, Value)>,
+    /// End an answer when this text comes, without printing it; may be given several times.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = stop_text)]
+    stop: Vec<String>,
+    /// With --json: how likely the model found each chosen token, and this many of the likeliest in its place.
+    #[arg(long, value_name = "N")]
+    logprobs: Option<usize>,
     /// At most this many tokens an answer.
     #[arg(short = 'n', long = "tokens", default_value_t = 512)]
     tokens: usize,
+}
+
+/// `enable_thinking=false`.
+fn template_arg(text: &str) -> Result<(String, Value), String> {
+    let (key, json) = text
+        .split_once('=')
+        .filter(|(key, _)| !key.is_empty())
+        .ok_or("expected KEY=JSON, for instance enable_thinking=false")?;
+    let value = serde_json::from_str(json).map_err(|e| {
+        format!("the value is no JSON ({e}); a text stands in double quotes: '{key}=\"text\"'")
+    })?;
+    Ok((key.to_owned(), value))
+}
+
+/// The template that was asked for, else the model's, with the variables that were given.
+fn template(options: &Options, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
+    let template = match &options.chat_template {
+        Some(path) => {
+            let source = utf8_file(path)?;
+            ChatTemplate::from_source(&source).with_context(|| path.display().to_string())?
+        }
+        None => ChatTemplate::of(tokenizer)?,
+    };
+    let variables = options.template_arg.iter().cloned().collect();
+    Ok(template.with_inputs(TemplateInputs {
+        tools: Vec::new(),
+        variables,
+    })?)
 }
 
 /// One turn of `chat --json`.
@@ -45,10 +88,13 @@ struct Turn {
 /// # Errors
 /// When the model cannot be loaded or the terminal fails.
 pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
+    if options.logprobs.is_some() && !terminal.is_json() {
+        bail!("--logprobs belongs to the JSON document: give --json, too");
+    }
     let loader = Loader::new(terminal, &options.model, &options.run)?;
     let model = loader.open()?;
     let tokenizer = loader.tokenizer(&model)?;
-    let template = ChatTemplate::of(&tokenizer)?;
+    let template = template(options, &tokenizer)?;
     if let Some(note) = template.note() {
         terminal.note(&format!("note: {note}"));
     }
@@ -60,7 +106,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
         template,
         conversation: Conversation::new(options.system.clone()),
         sampler: Sampler::new(options.sample.params(), n_vocab)?,
-        tokens: options.tokens,
+        options,
         turns: Vec::new(),
     };
     let mut session = Session::new(&mut ready.engine, &tokenizer);
@@ -104,7 +150,7 @@ struct Chat<'a> {
     template: ChatTemplate,
     conversation: Conversation,
     sampler: Sampler,
-    tokens: usize,
+    options: &'a Options,
     turns: Vec<Turn>,
 }
 
@@ -116,8 +162,9 @@ impl Chat<'_> {
     ) -> Result<()> {
         self.conversation.push(Role::User, question);
         let params = GenerateParams {
-            stop_strings: self.template.stop_strings().to_vec(),
-            ..GenerateParams::new(self.tokens)
+            stop_strings: [self.template.stop_strings(), &self.options.stop].concat(),
+            logprobs: self.options.logprobs,
+            ..GenerateParams::new(self.options.tokens)
         };
         loop {
             let ids = self

@@ -1,6 +1,6 @@
 //! `bitnet-run generate`: a prompt in, its continuation out, as it comes.
 
-use crate::args::{ModelArgs, RunArgs, SampleArgs};
+use crate::args::{ModelArgs, RunArgs, SampleArgs, stop_text};
 use crate::load::Loader;
 use crate::signals::{self, STOP};
 use crate::terminal::Terminal;
@@ -37,8 +37,11 @@ pub struct Options {
     #[arg(short = 'n', long = "tokens", default_value_t = 128)]
     tokens: usize,
     /// End when this text comes, without printing it; may be given several times.
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = stop_text)]
     stop: Vec<String>,
+    /// With --json: how likely the model found each chosen token, and this many of the likeliest in its place.
+    #[arg(long, value_name = "N")]
+    logprobs: Option<usize>,
     /// Keep the conversation in this file when the text has ended.
     #[arg(long, value_name = "FILE")]
     save_session: Option<PathBuf>,
@@ -63,8 +66,8 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     if given.as_deref() == Some("") {
         bail!(GenerateError::EmptyPrompt);
     }
-    if options.stop.iter().any(String::is_empty) {
-        bail!("--stop: an empty text would end every text before it begins");
+    if options.logprobs.is_some() && !terminal.is_json() {
+        bail!("--logprobs belongs to the JSON document: give --json, too");
     }
     let prompt = given.unwrap_or_default();
     let loader = Loader::new(terminal, &options.model, &options.run)?;
@@ -89,6 +92,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     let params = GenerateParams {
         ignore_stops: options.ignore_eos,
         stop_strings: options.stop.clone(),
+        logprobs: options.logprobs,
         ..GenerateParams::new(options.tokens)
     };
     let mut session = Session::resume(&mut ready.engine, &tokenizer, held);
