@@ -1,27 +1,34 @@
 //! What the tuner measures is what an engine runs: the same products, whatever the scales allow to be stacked.
 
-use bitnet_codegen::{Features, Scales, TernaryMatrix};
+use bitnet_codegen::{Features, Groups, Scales, TernaryMatrix};
 use bitnet_runtime::engine::{Engine, EngineOptions};
 use bitnet_runtime::format::dtype::TernaryType;
 use bitnet_runtime::format::ternary::pack::pack;
 use bitnet_runtime::format::{self, GgufWriter, Model, OpenOptions, TokenizerSource};
-use bitnet_runtime::graph::Weight;
+use bitnet_runtime::graph::{Product, Weight};
 use bitnet_runtime::network::kernels::Kernels;
 use bitnet_runtime::pool::Pool;
 use bitnet_runtime::profile::Profile;
+use bitnet_runtime::synth::{self, Shape, TableOptions};
 use bitnet_tests::{data, workspace};
 use bitnet_tune::shapes::Shapes;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The shapes of the kernels that an engine of this model asks for.
-fn run(model: Model) -> BTreeSet<(usize, usize)> {
+/// The products that an engine of this model asks kernels for.
+fn run(model: Model) -> BTreeSet<Product> {
     let pool = Arc::new(Pool::new(1).expect("one thread"));
     let mut kernels = Kernels::new(Features::detect(), Profile::default());
     let options = EngineOptions::default();
     let engine = Engine::new(Arc::new(model), pool, &mut kernels, &options).expect("an engine");
-    engine.kernels().keys().map(|&(n, k, _)| (n, k)).collect()
+    let used = engine.kernels().iter();
+    let groups = |spec| Groups::of(spec).expect("a kernel's own name");
+    assert!(
+        used.clone()
+            .all(|((p, _), (spec, _))| p.groups == groups(spec))
+    );
+    used.map(|((product, _), _)| *product).collect()
 }
 
 /// The fixture in Q2_0, where every 64 columns of a row have a scale of their own; `layers` says which layers.
@@ -106,13 +113,17 @@ fn the_tuner_measures_the_products_that_an_engine_runs() {
     // A head and shards with products of their own, layers that have none.
     let parity = workspace().join("tests/parity/fixtures");
     paths.extend(["1-head-converted", "1-packed", "3-shards"].map(|name| parity.join(name)));
-    let mut split = 0;
+    let qwen3 = workspace().join("tests/parity/qwen3");
+    paths.extend(["q2-g64", "pq2", "ptq1"].map(|name| qwen3.join(name).join("model.gguf")));
+    paths.push(qwen3.join("floats"));
+    let (mut split, mut grouped) = (0, 0);
     for path in paths {
         let model = format::open(&path, &OpenOptions::default()).expect("it opens");
         let shapes = Shapes::of_model(&model).expect("readable scales");
         let tuned: BTreeSet<_> = shapes.distinct.iter().copied().collect();
         let narrowest = model.config().hidden;
-        split += usize::from(tuned.iter().any(|&(_, k)| k < narrowest));
+        grouped += usize::from(tuned.iter().any(|p| p.groups.is_some()));
+        split += usize::from(tuned.iter().any(|p| p.k < narrowest));
         let ternary = model
             .linear_ids()
             .filter(|&id| model.float_projection(id).is_none());
@@ -125,7 +136,29 @@ fn the_tuner_measures_the_products_that_an_engine_runs() {
         assert_eq!(tuned, run(model), "{}", path.display());
     }
     assert_eq!(
+        grouped, 6,
+        "two models of one scale a block, and those of qwen3"
+    );
+    assert_eq!(
         split, 1,
         "one of the models has products of groups of columns, finer than kernels with groups take"
     );
+}
+
+/// The published shapes: what is tuned by name is what a model of that name runs.
+#[test]
+fn the_tuner_measures_the_products_of_a_shape() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for name in ["bonsai-1.7b", "falcon-e-1b"] {
+        let shape = Shape::find(name).expect("a published shape");
+        let path = dir.path().join(name);
+        let table = TableOptions::default();
+        synth::write(&path, shape, 0, Some(1), table, &mut |_, _| true).expect("written");
+        let model = format::open(&path, &OpenOptions::default()).expect("it opens");
+        let tuned = Shapes::of_shape(shape).distinct;
+        let of_model = Shapes::of_model(&model).expect("readable scales").distinct;
+        assert_eq!(tuned, of_model, "{name}");
+        let tuned: BTreeSet<_> = tuned.into_iter().collect();
+        assert_eq!(tuned, run(model), "{name}");
+    }
 }

@@ -2,14 +2,15 @@
 //! stacks and splits them.
 
 use bitnet_runtime::format::{LoadError, Model};
-use bitnet_runtime::graph::{Product, ScaleShape, TensorId, products};
+use bitnet_runtime::graph::Product;
 use bitnet_runtime::synth::Shape;
+use std::cmp::Reverse;
 
-/// The distinct (N, K) of a model's products, largest first, and how many weights they have together.
+/// The distinct products of a model, largest first, and how many weights all of them have together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shapes {
-    /// Distinct shapes.
-    pub distinct: Vec<(usize, usize)>,
+    /// Distinct products.
+    pub distinct: Vec<Product>,
     /// Ternary weights of the whole model.
     pub weights: usize,
 }
@@ -20,29 +21,25 @@ impl Shapes {
     /// # Errors
     /// When the scales of a projection cannot be read.
     pub fn of_model(model: &Model) -> Result<Self, LoadError> {
-        let scales = model
-            .linear_ids()
-            .map(|id| Ok((id, model.scale_shape(id)?)))
-            .collect::<Result<std::collections::HashMap<TensorId, ScaleShape>, LoadError>>()?;
-        let head = model.ternary_head_shape();
-        let head = head.map(|(n, k)| Product {
-            n,
-            k,
-            group_k: None,
-        });
-        let blocks = products::products(model.config(), |id| scales[&id]);
-        Ok(Self::new(blocks.into_iter().chain(head)))
+        Ok(Self::new(model.products()?.into_iter()))
     }
 
     /// Of a published model that need not be here.
     pub fn of_shape(shape: &Shape) -> Self {
-        Self::new(products::products(&shape.config, |_| ScaleShape::Rows).into_iter())
+        Self::new(shape.products().into_iter())
+    }
+
+    /// The distinct (N, K): what is known of a kernel without group scales holds for the same with them.
+    pub fn sizes(&self) -> Vec<(usize, usize)> {
+        let mut sizes: Vec<_> = self.distinct.iter().map(|p| (p.n, p.k)).collect();
+        sizes.dedup();
+        sizes
     }
 
     fn new(products: impl Iterator<Item = Product>) -> Self {
-        let mut distinct: Vec<(usize, usize)> = products.map(|p| (p.n, p.k)).collect();
-        let weights = distinct.iter().map(|(n, k)| n * k).sum();
-        distinct.sort_unstable_by_key(|&(n, k)| (std::cmp::Reverse(n * k), n));
+        let mut distinct: Vec<Product> = products.collect();
+        let weights = distinct.iter().map(|p| p.n * p.k).sum();
+        distinct.sort_unstable_by_key(|p| (Reverse(p.n * p.k), p.n, p.groups));
         distinct.dedup();
         Self { distinct, weights }
     }
@@ -55,10 +52,10 @@ mod tests {
     #[test]
     fn the_2b_model_has_four_products_a_layer() {
         let shapes = Shapes::of_shape(Shape::find("2b-4t").expect("a published shape"));
-        assert_eq!(
-            shapes.distinct,
-            [(13824, 2560), (2560, 6912), (3840, 2560), (2560, 2560)]
-        );
+        let plain = [(13824, 2560), (2560, 6912), (3840, 2560), (2560, 2560)];
+        let groups = None;
+        let plain = plain.map(|(n, k)| Product { n, k, groups });
+        assert_eq!(shapes.distinct, plain);
         assert_eq!(shapes.weights, 2_084_044_800);
     }
 }

@@ -14,7 +14,7 @@
 use std::fmt;
 
 /// How scales are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stored {
     /// Halves, where each scale is one.
     F16,
@@ -23,7 +23,7 @@ pub enum Stored {
 }
 
 /// A scale for each row and each run of `k` columns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupScales {
     /// Columns that share a scale; the last run may be shorter.
     pub k: usize,

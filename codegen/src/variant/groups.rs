@@ -27,7 +27,7 @@ pub const MAX_PLANES: usize = 2;
 const KNOBS: [&str; 3] = ["g", "p", "s"];
 
 /// A kernel that scales groups of columns itself: its result is f32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Groups {
     /// The scales of the weights.
     pub scales: GroupScales,

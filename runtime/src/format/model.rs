@@ -4,6 +4,7 @@
 //! neutral form (so that loading needs one tensor of extra memory, not a second model), and
 //! shows float tables as views of the mapped file.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use bitnet_codegen::trit::{Scales, TernaryMatrix};
@@ -14,7 +15,7 @@ use super::metadata::Metadata;
 use super::store::{TensorInfo, TensorStore};
 use super::ternary::{Packing, TernarySource};
 use super::{LoadError, LoadErrorKind, vocab};
-use crate::graph::{ModelConfig, Norm, Projection, ScaleShape, TensorId};
+use crate::graph::{ModelConfig, Norm, Product, Projection, ScaleShape, TensorId, products};
 use crate::vocab::VocabSource;
 
 /// A float table (embedding or head) as it lies in the file: `rows × cols`, row-major.
@@ -260,6 +261,21 @@ impl Model {
             return Ok(ScaleShape::Float);
         }
         Ok(ScaleShape::from(&self.scales_of(source)?))
+    }
+
+    /// Every ternary product of the model, in the order of the forward pass; no codes are decoded.
+    ///
+    /// # Errors
+    /// As [`Self::ternary`], where scales are concerned.
+    pub fn products(&self) -> Result<Vec<Product>, LoadError> {
+        let shapes = self.linear_ids().map(|id| Ok((id, self.scale_shape(id)?)));
+        let shapes = shapes.collect::<Result<HashMap<TensorId, ScaleShape>, LoadError>>()?;
+        let mut all = products::products(&self.config, |id| shapes[&id]);
+        if let Some(head) = &self.ternary_head {
+            let scales = ScaleShape::from(&self.scales_of(head)?);
+            all.extend(products::of_head(&self.config, scales));
+        }
+        Ok(all)
     }
 
     fn linear(&self, id: TensorId) -> &TernarySource {

@@ -2,29 +2,32 @@
 //!
 //! The network packs by this list and the tuner tunes by it, so that what is measured is what runs.
 
+use std::fmt;
 use std::ops::Range;
 
-use bitnet_codegen::Scales;
+use bitnet_codegen::layout::scales::{GroupScales, Stored};
 use bitnet_codegen::variant::groups::{GROUP_STEP, MAX_K, MAX_PLANES};
+use bitnet_codegen::{Groups, Scales};
 
 use super::config::{Acts, ModelConfig, Projection, TensorId};
 
-/// How far one scale of a matrix reaches.
+/// How far one scale of a matrix reaches, and what holds all of them exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScaleShape {
     /// Over whole rows, whether they share it or not.
-    Rows,
-    /// Over this many columns of a row.
-    Groups(usize),
+    Rows(Stored),
+    /// Over groups of the columns of a row.
+    Groups(GroupScales),
     /// There is none: the matrix is kept in float and is no ternary product.
     Float,
 }
 
 impl From<&Scales> for ScaleShape {
     fn from(scales: &Scales) -> Self {
+        let stored = Stored::of(scales.all().iter().copied());
         match scales {
-            Scales::Tensor(_) | Scales::Row(_) => ScaleShape::Rows,
-            Scales::Group { group_k, .. } => ScaleShape::Groups(*group_k),
+            Scales::Tensor(_) | Scales::Row(_) => ScaleShape::Rows(stored),
+            Scales::Group { group_k: k, .. } => ScaleShape::Groups(GroupScales { k: *k, stored }),
         }
     }
 }
@@ -33,8 +36,8 @@ impl ScaleShape {
     /// The columns of `k` that run as products of their own.
     pub fn columns(self, k: usize) -> impl Iterator<Item = Range<usize>> {
         let width = match self {
-            ScaleShape::Rows => k,
-            ScaleShape::Groups(width) => width.min(k),
+            ScaleShape::Rows(_) => k,
+            ScaleShape::Groups(groups) => groups.k.min(k),
             ScaleShape::Float => 0,
         };
         (0..if width == 0 { 0 } else { k })
@@ -57,23 +60,30 @@ pub const DOWN: &[Projection] = &[Projection::FfnDown];
 /// How matrices with `scales` run as one product of inputs as fine as `acts`: as one with [`ScaleShape::Rows`] or in
 /// groups of columns that kernels have. None where they cannot: kernels with groups sum 16 bits at most.
 pub fn common_group(acts: Acts, scales: impl Iterator<Item = ScaleShape>) -> Option<ScaleShape> {
-    let mut widths = Vec::new();
+    let (mut widths, mut stored) = (Vec::new(), Stored::F16);
     for shape in scales {
-        match shape {
-            ScaleShape::Rows => {}
-            ScaleShape::Groups(width) => widths.push(width),
+        let own = match shape {
+            ScaleShape::Rows(own) => own,
+            ScaleShape::Groups(groups) => {
+                widths.push(groups.k);
+                groups.stored
+            }
             ScaleShape::Float => return None,
+        };
+        if own == Stored::F32 {
+            stored = own;
         }
     }
     if widths.is_empty() {
-        return Some(ScaleShape::Rows);
+        return Some(ScaleShape::Rows(stored));
     }
     if acts.planes() > MAX_PLANES {
         return None;
     }
     let fits = |k: &usize| widths.iter().all(|width| width.is_multiple_of(*k));
     let mut every = (1..=MAX_K / GROUP_STEP).rev().map(|i| i * GROUP_STEP);
-    every.find(fits).map(ScaleShape::Groups)
+    let k = every.find(fits)?;
+    Some(ScaleShape::Groups(GroupScales { k, stored }))
 }
 
 /// `projections` of one input as the stacks that run as one matrix: all together where the input is theirs
@@ -89,17 +99,48 @@ pub fn stacks<'p>(
 }
 
 /// One product of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Product {
     /// Output features.
     pub n: usize,
     /// Input features.
     pub k: usize,
-    /// Columns that share a scale, where kernels apply it.
-    pub group_k: Option<usize>,
+    /// The groups of its columns, where kernels apply their scales.
+    pub groups: Option<Groups>,
 }
 
-/// Every product of a model, in the order of the forward pass.
+impl fmt::Display for Product {
+    /// `2560x6912`, with `-g128` where groups of 128 columns have scales.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.n, self.k)?;
+        match self.groups {
+            Some(groups) => write!(f, "-g{}", groups.scales.k),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The products that stacked matrices with `scales`, of `n` rows and `k` columns together, run as: one, but where groups
+/// of columns run alone.
+fn of_stack(acts: Acts, scales: &[ScaleShape], (n, k): (usize, usize)) -> Vec<Product> {
+    match common_group(acts, scales.iter().copied()) {
+        Some(ScaleShape::Groups(scales)) => {
+            let planes = acts.planes();
+            let groups = Some(Groups { scales, planes });
+            vec![Product { n, k, groups }]
+        }
+        _ => {
+            let of_columns = |cols: Range<usize>| Product {
+                n,
+                k: cols.len(),
+                groups: None,
+            };
+            scales[0].columns(k).map(of_columns).collect()
+        }
+    }
+}
+
+/// Every product of a model's blocks, in the order of the forward pass.
 pub fn products(config: &ModelConfig, scales: impl Fn(TensorId) -> ScaleShape) -> Vec<Product> {
     let mut out = Vec::new();
     for layer in 0..config.n_layers {
@@ -107,19 +148,14 @@ pub fn products(config: &ModelConfig, scales: impl Fn(TensorId) -> ScaleShape) -
         for stack in BY_INPUT.iter().flat_map(|input| stacks(config, input, of)) {
             let n = stack.iter().map(|&p| config.linear_shape(p).0).sum();
             let (_, k) = config.linear_shape(stack[0]);
-            match common_group(config.acts, stack.iter().map(|&p| of(p))) {
-                Some(ScaleShape::Groups(width)) => out.push(Product {
-                    n,
-                    k,
-                    group_k: Some(width),
-                }),
-                _ => out.extend(of(stack[0]).columns(k).map(|cols| Product {
-                    n,
-                    k: cols.len(),
-                    group_k: None,
-                })),
-            }
+            let scales: Vec<ScaleShape> = stack.iter().map(|&p| of(p)).collect();
+            out.extend(of_stack(config.acts, &scales, (n, k)));
         }
     }
     out
+}
+
+/// The products of a ternary head.
+pub fn of_head(config: &ModelConfig, scales: ScaleShape) -> Vec<Product> {
+    of_stack(config.acts, &[scales], (config.vocab, config.hidden))
 }

@@ -6,6 +6,8 @@
 //!
 //! Where the system refuses memory for code, kernels are interpreted, and [`Kernels::into_no_code`] says why.
 
+use crate::graph::Product;
+use crate::network::KernelsUsed;
 use crate::network::head::HeadForm;
 use crate::network::linear::{BUCKETS, ByBucket};
 use crate::profile::{M_BUCKETS, Match, Profile};
@@ -74,7 +76,7 @@ pub struct Kernels {
     no_code: Option<MemoryError>,
     /// `None` where a spec cannot be built.
     built: HashMap<(KernelSpec, usize), Option<Arc<Kernel>>>,
-    used: BTreeMap<(usize, usize, usize), (KernelSpec, Origin)>,
+    used: KernelsUsed,
 }
 
 impl Kernels {
@@ -165,8 +167,9 @@ impl Kernels {
                 let kernel = chosen[nearest].clone().expect("a chosen bucket");
                 (kernel, Origin::Nearest)
             };
-            self.used
-                .insert((n, k, bucket), (kernel.spec().clone(), origin));
+            let product = Product { n, k, groups };
+            let choice = (kernel.spec().clone(), origin);
+            self.used.insert((product, bucket), choice);
             chosen[bucket] = Some(kernel);
         }
         Ok(chosen.map(|kernel| kernel.expect("every bucket was chosen")))
@@ -233,8 +236,8 @@ impl Kernels {
         Ok((kernel, Origin::Estimate))
     }
 
-    /// What was chosen: `(n, k, bucket)` to the spec and where it came from.
-    pub fn used(&self) -> &BTreeMap<(usize, usize, usize), (KernelSpec, Origin)> {
+    /// What was chosen.
+    pub fn used(&self) -> &KernelsUsed {
         &self.used
     }
 

@@ -146,7 +146,7 @@ impl Linear {
         let parts = if let Scales::Group { group_k, scales } = matrices[0].scales() {
             assert_eq!(matrices.len(), 1, "group scales are not stacked");
             let groups = k.div_ceil(*group_k);
-            let columns = ScaleShape::Groups(*group_k).columns(k);
+            let columns = ScaleShape::from(matrices[0].scales()).columns(k);
             columns
                 .enumerate()
                 .map(|(g, cols)| {

@@ -13,7 +13,7 @@ pub mod rope;
 pub use product::BuildError;
 
 use crate::format::Model;
-use crate::graph::{ModelConfig, Norm, Projection};
+use crate::graph::{ModelConfig, Norm, Product, Projection};
 use crate::pool::Pool;
 use bitnet_codegen::KernelSpec;
 use block::Block;
@@ -27,8 +27,8 @@ use rope::RopeTable;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-/// Kernels in use: `(n, k, bucket)` to the spec and where the choice came from.
-pub type KernelsUsed = BTreeMap<(usize, usize, usize), (KernelSpec, Origin)>;
+/// Kernels in use: product and bucket to the spec and where the choice came from.
+pub type KernelsUsed = BTreeMap<(Product, usize), (KernelSpec, Origin)>;
 
 /// Everything that is read, and never written, to turn tokens into logits.
 pub struct Network {

@@ -8,13 +8,14 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use bitnet_codegen::layout::scales::{GroupScales, Stored};
 use half::f16;
 use thiserror::Error;
 
 use crate::format::dtype::TernaryType;
 use crate::format::float::FloatType;
 use crate::format::{GgufWriter, WriteError, gguf_config};
-use crate::graph::{ModelConfig, Projection, Weight};
+use crate::graph::{ModelConfig, Product, Projection, ScaleShape, Weight, products};
 
 mod shapes;
 mod table;
@@ -78,6 +79,23 @@ impl Shape {
                 name: name.to_string(),
                 known: SHAPES.iter().map(|s| s.name).collect::<Vec<_>>().join(" "),
             })
+    }
+}
+
+impl Shape {
+    /// Every ternary product of such a model.
+    pub fn products(&self) -> Vec<Product> {
+        let config = &self.config;
+        if !config.weight_only {
+            return products::products(config, |_| ScaleShape::Rows(Stored::F32));
+        }
+        let scales = ScaleShape::Groups(GroupScales {
+            k: GROUP_K,
+            stored: Stored::F16,
+        });
+        let mut all = products::products(config, |_| scales);
+        all.extend(products::of_head(config, scales));
+        all
     }
 }
 

@@ -113,7 +113,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     let measured = host.measure(&counts, MEASURING.min(budget / 5))?;
     let task = Task {
         cold: shapes.weights / 4 > host.last_level_bytes() / 2,
-        shapes: shapes.distinct,
+        shapes: shapes.sizes(),
         buckets,
         threads,
         // Whatever was done so far, the budget has paid for it.

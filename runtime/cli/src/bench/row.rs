@@ -171,8 +171,13 @@ impl Row {
     fn with_kernels(mut self, ready: &Ready, bucket: usize) -> Self {
         let kernels = ready.engine.kernels().iter();
         self.kernels = kernels
-            .filter(|((_, _, b), _)| *b == bucket)
-            .map(|((n, k, b), (spec, _))| (format!("{n}x{k}x{}", M_BUCKETS[*b]), spec.to_string()))
+            .filter(|((_, b), _)| *b == bucket)
+            .map(|((p, b), (spec, _))| {
+                (
+                    format!("{}x{}x{}", p.n, p.k, M_BUCKETS[*b]),
+                    spec.to_string(),
+                )
+            })
             .collect();
         self
     }

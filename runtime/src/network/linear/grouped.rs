@@ -11,7 +11,6 @@ use crate::graph::{Acts, ScaleShape};
 use crate::memory::HugeBytes;
 use crate::pool::{Chunks, Columns, Pool};
 use bitnet_codegen::layout::Panel;
-use bitnet_codegen::layout::scales::{GroupScales, Stored};
 use bitnet_codegen::variant::OutOrder;
 use bitnet_codegen::{GroupedActs, Groups, Kernel, TernaryMatrix};
 use std::ops::Range;
@@ -37,21 +36,15 @@ struct Packed {
 /// The groups in which `matrices` run as one product of inputs as fine as `acts`; none where no matrix has groups, or
 /// no kernel has them.
 pub fn groups_of<'m>(
-    matrices: impl IntoIterator<Item = &'m TernaryMatrix> + Clone,
+    matrices: impl IntoIterator<Item = &'m TernaryMatrix>,
     acts: Acts,
 ) -> Option<Groups> {
-    let shapes = matrices.clone().into_iter().map(|m| m.scales().into());
-    let Some(ScaleShape::Groups(k)) = common_group(acts, shapes) else {
+    let shapes = matrices.into_iter().map(|m| m.scales().into());
+    let Some(ScaleShape::Groups(scales)) = common_group(acts, shapes) else {
         return None;
     };
-    let every = matrices
-        .into_iter()
-        .flat_map(|m| m.scales().all().iter().copied());
-    let stored = Stored::of(every);
-    Some(Groups {
-        scales: GroupScales { k, stored },
-        planes: acts.planes(),
-    })
+    let planes = acts.planes();
+    Some(Groups { scales, planes })
 }
 
 impl GroupedLinear {
@@ -113,6 +106,28 @@ impl GroupedLinear {
     /// The output rows of each stacked matrix.
     pub fn stacked(&self) -> &[Range<usize>] {
         &self.stacked
+    }
+
+    /// The same packed weights, shared, under `kernels`; `None` where one of them reads other panels or has other groups.
+    pub fn share(&self, kernels: &ByBucket) -> Option<Self> {
+        let mut packed_of = [0; BUCKETS];
+        for (of, kernel) in packed_of.iter_mut().zip(kernels) {
+            let fits = kernel.k() == self.k && kernel.groups() == Some(self.groups);
+            let serves = |p: &Arc<Packed>| fits && p.serves(kernel.panel());
+            *of = self.packed.iter().position(serves)?;
+        }
+        Some(Self {
+            packed: self.packed.clone(),
+            stacked: self.stacked.clone(),
+            kernels: kernels.clone(),
+            packed_of,
+            ..*self
+        })
+    }
+
+    /// Bytes of all packed copies.
+    pub fn packed_bytes(&self) -> usize {
+        self.packed.iter().map(|p| p.bytes.len()).sum()
     }
 
     /// The kernel that serves `m` tokens.
