@@ -114,7 +114,8 @@ mod x86_64 {
             Feature::Avx512Vnni => run!(".byte 0x62, 0xf2, 0x7d, 0x48, 0x50, 0xc0"),
             // vpermb zmm0, zmm0, zmm0
             Feature::Avx512Vbmi => run!(".byte 0x62, 0xf2, 0x7d, 0x48, 0x8d, 0xc0"),
-            _ => None,
+            // Of other processors; named, so that a new feature cannot be forgotten here.
+            Feature::Neon | Feature::Dotprod | Feature::I8mm | Feature::V => None,
         }
     }
 }

@@ -213,6 +213,7 @@ mod tests {
     #[test]
     fn unpack_inverts_pack() {
         for layout in LAYOUTS {
+            let mut shapes = 0;
             for nr in [4, 8, 16, 32, 64, 128, 256] {
                 for k in [
                     1, 2, 3, 5, 15, 16, 17, 31, 64, 100, 127, 128, 129, 255, 256, 257, 640,
@@ -222,6 +223,7 @@ mod tests {
                         if layout.unsupported(shape).is_some() {
                             continue;
                         }
+                        shapes += 1;
                         let kp = layout.k_padded(shape);
                         assert!(kp >= k);
                         let codes: Vec<u8> = (0..nr * kp)
@@ -252,6 +254,11 @@ mod tests {
                     }
                 }
             }
+            let name = layout.name();
+            assert!(
+                shapes >= 17,
+                "{name}: {shapes} of the shapes above are its own"
+            );
         }
     }
 }

@@ -134,51 +134,61 @@ impl Display for Op {
     }
 }
 
-impl Op {
-    /// The op's name in a listing.
-    pub fn name(&self) -> &'static str {
-        use Op::*;
-        match self {
-            Splat8(_) => "splat8",
-            Splat16(_) => "splat16",
-            Splat32(_) => "splat32",
-            Load(_) => "load",
-            LoadBcast32(_) => "load_bcast32",
-            LoadBcast128(_) => "load_bcast128",
-            Drain(_) => "drain",
-            And(..) => "and",
-            Or(..) => "or",
-            Xor(..) => "xor",
-            Add8(..) => "add8",
-            Sub8(..) => "sub8",
-            SubSatU8(..) => "sub_sat_u8",
-            MinU8(..) => "min_u8",
-            Add16(..) => "add16",
-            Sub16(..) => "sub16",
-            Add32(..) => "add32",
-            Sub32(..) => "sub32",
-            MulLo32(..) => "mul_lo32",
-            Shr16(..) => "shr16",
-            Shl16(..) => "shl16",
-            Sar16(..) => "sar16",
-            Shr32(..) => "shr32",
-            Shl32(..) => "shl32",
-            Sar32(..) => "sar32",
-            F32(_) => "f32",
-            AddF32(..) => "add_f32",
-            MulF32(..) => "mul_f32",
-            DotU8I8 { .. } => "dot_u8i8",
-            MaddU8I8 { .. } => "madd_u8i8",
-            MaddI16(..) => "madd_i16",
-            Shuffle16 { .. } => "shuffle16",
-            Lut64 { .. } => "lut64",
-            Lut128 { .. } => "lut128",
-            InterleaveLo8(..) => "interleave_lo8",
-            InterleaveHi8(..) => "interleave_hi8",
-            InterleaveLo16(..) => "interleave_lo16",
-            InterleaveHi16(..) => "interleave_hi16",
+/// Each op with its name in a listing.
+macro_rules! names {
+    ($($op:ident $name:literal;)*) => {
+        impl Op {
+            /// The op's name in a listing.
+            pub fn name(&self) -> &'static str {
+                match self { $(Op::$op { .. } => $name,)* }
+            }
+
+            /// The name of every op.
+            #[cfg(test)]
+            pub(crate) const NAMES: &[&str] = &[$($name,)*];
         }
-    }
+    };
+}
+
+names! {
+    Splat8 "splat8";
+    Splat16 "splat16";
+    Splat32 "splat32";
+    Load "load";
+    LoadBcast32 "load_bcast32";
+    LoadBcast128 "load_bcast128";
+    Drain "drain";
+    And "and";
+    Or "or";
+    Xor "xor";
+    Add8 "add8";
+    Sub8 "sub8";
+    SubSatU8 "sub_sat_u8";
+    MinU8 "min_u8";
+    Add16 "add16";
+    Sub16 "sub16";
+    Add32 "add32";
+    Sub32 "sub32";
+    MulLo32 "mul_lo32";
+    Shr16 "shr16";
+    Shl16 "shl16";
+    Sar16 "sar16";
+    Shr32 "shr32";
+    Shl32 "shl32";
+    Sar32 "sar32";
+    F32 "f32";
+    AddF32 "add_f32";
+    MulF32 "mul_f32";
+    DotU8I8 "dot_u8i8";
+    MaddU8I8 "madd_u8i8";
+    MaddI16 "madd_i16";
+    Shuffle16 "shuffle16";
+    Lut64 "lut64";
+    Lut128 "lut128";
+    InterleaveLo8 "interleave_lo8";
+    InterleaveHi8 "interleave_hi8";
+    InterleaveLo16 "interleave_lo16";
+    InterleaveHi16 "interleave_hi16";
 }
 
 /// One line; of a loop its head.

@@ -109,27 +109,36 @@ pub(crate) fn check_kernel(kernel: &Kernel, m: usize, n: usize, data: Data) {
     }
 }
 
-/// Each instruction set that makes programs of its own: width, registers, dot product, byte look-ups.
-fn every_isa(name: &str, each: impl Fn(&dyn Variant, Isa)) {
-    let family = super::by_name(name).unwrap();
-    let mut seen = BTreeSet::new();
-    for &isa in Isa::ALL {
-        let kind = (
-            isa.width(),
-            isa.vector_registers(),
-            isa.has_dot(),
-            isa.has_wide_lut(),
-        );
-        if family.axes(isa, 1).is_ok() && seen.insert(kind) {
-            each(family, isa);
+/// Runs `each` for every family on each instruction set that makes programs of its own (width, registers, dot product,
+/// byte look-ups): a thread for each family.
+fn every_family(each: impl Fn(&dyn Variant, Isa) + Sync) {
+    let every_isa = |family: &dyn Variant| {
+        let mut seen = BTreeSet::new();
+        for &isa in Isa::ALL {
+            let kind = (
+                isa.width(),
+                isa.vector_registers(),
+                isa.has_dot(),
+                isa.has_wide_lut(),
+            );
+            if family.axes(isa, 1).is_ok() && seen.insert(kind) {
+                each(family, isa);
+            }
         }
-    }
-    assert!(!seen.is_empty(), "{name} runs on no instruction set");
+        let name = family.name();
+        assert!(!seen.is_empty(), "{name} runs on no instruction set");
+    };
+    std::thread::scope(|scope| {
+        for &family in VARIANTS {
+            scope.spawn(move || every_isa(family));
+        }
+    });
 }
 
 /// All values of all axes, one at a time, on one shape with tails in M, N and K.
-fn axes_equal_the_oracle(name: &str) {
-    every_isa(name, |family, isa| {
+#[test]
+fn axes_equal_the_oracle() {
+    every_family(|family, isa| {
         for m in [1, 5, 40] {
             for spec in specs(family, isa, m, 100) {
                 // A tall panel is work for the interpreter even where few rows are filled.
@@ -144,8 +153,9 @@ fn axes_equal_the_oracle(name: &str) {
 }
 
 /// Tokens from 1 to MR + 1, rows around the panel, K around the step and its multiples.
-fn tails_equal_the_oracle(name: &str) {
-    every_isa(name, |family, isa| {
+#[test]
+fn tails_equal_the_oracle() {
+    every_family(|family, isa| {
         for m in [1, 4] {
             let Some(spec) = specs(family, isa, m, 64).into_iter().min_by_key(|s| s.nr) else {
                 continue;
@@ -165,8 +175,9 @@ fn tails_equal_the_oracle(name: &str) {
 }
 
 /// The largest sums that K columns can make, over and around every flush.
-fn extremes_equal_the_oracle(name: &str) {
-    every_isa(name, |family, isa| {
+#[test]
+fn extremes_equal_the_oracle() {
+    every_family(|family, isa| {
         for m in [1, 4] {
             let Some(spec) = specs(family, isa, m, 64).into_iter().min_by_key(|s| s.nr) else {
                 continue;
@@ -179,33 +190,3 @@ fn extremes_equal_the_oracle(name: &str) {
         }
     });
 }
-
-macro_rules! families {
-    ($($family:ident),*) => {$(
-        mod $family {
-            #[test]
-            fn axes_equal_the_oracle() {
-                super::axes_equal_the_oracle(stringify!($family));
-            }
-            #[test]
-            fn tails_equal_the_oracle() {
-                super::tails_equal_the_oracle(stringify!($family));
-            }
-            #[test]
-            fn extremes_equal_the_oracle() {
-                super::extremes_equal_the_oracle(stringify!($family));
-            }
-        }
-    )*
-        /// The list above names every family.
-        #[test]
-        fn every_family_is_tested() {
-            let tested = [$(stringify!($family)),*];
-            for v in VARIANTS {
-                assert!(tested.contains(&v.name()), "{} has no tests", v.name());
-            }
-        }
-    };
-}
-
-families!(i2s, tl1, tl2, dense, gemm, vlut, hybrid);

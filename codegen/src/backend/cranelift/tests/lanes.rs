@@ -155,6 +155,18 @@ fn every_op_equals_the_interpreter_lane_by_lane() {
     }
 }
 
+/// What has no case: constants and memory, which are statements below, and look-ups that need wider vectors.
+#[test]
+fn every_op_has_a_case() {
+    let cases = cases();
+    let has_case = |name: &str| cases.iter().any(|c| c.op.name() == name);
+    let without: Vec<&str> = Op::NAMES.iter().copied().filter(|n| !has_case(n)).collect();
+    let constants = ["splat8", "splat16", "splat32"];
+    let memory = ["load", "load_bcast32", "load_bcast128", "drain"];
+    let wide = ["lut64", "lut128"];
+    assert_eq!(without, [&constants[..], &memory, &wide].concat());
+}
+
 fn words(bytes: &[u8]) -> Vec<i32> {
     bytes
         .chunks_exact(4)
