@@ -47,6 +47,7 @@ fn detect() -> Level {
 }
 
 /// Uses at most `level` from now on: to show that results do not depend on it.
+#[cfg(test)]
 pub fn cap(level: Level) {
     LEVEL.store(level.min(detect()) as u8, Ordering::Relaxed);
 }
@@ -127,18 +128,14 @@ pub(crate) fn dot_into(lanes: &mut [f32; LANES], a: &[f32], b: &[f32]) {
     }
 }
 
-#[inline(always)]
-fn dot_body(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0f32; LANES];
-    dot_into(&mut lanes, a, b);
-    tree(lanes)
-}
-
 leveled! {
-    /// `Σ a·b`, both of one length.
+    /// `Σ a·b`, both of one length: the order that every product of floats keeps.
+    #[cfg(test)]
     pub fn dot(a: &[f32], b: &[f32]) -> f32 {
         assert_eq!(a.len(), b.len(), "lengths of a dot product");
-        dot_body(a, b)
+        let mut lanes = [0f32; LANES];
+        dot_into(&mut lanes, a, b);
+        tree(lanes)
     }
 }
 

@@ -62,7 +62,7 @@
 //! | lane | one of the partial sums of a reduction in a fixed order (`lanes`); a kernel's lanes are its vectors' |
 //! | page | [`sequence::PAGE`] positions of keys and values, the unit in which a cache grows and is shared |
 
-#![deny(missing_docs)]
+#![deny(missing_docs, unnameable_types)]
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 #[cfg(test)]
@@ -77,7 +77,7 @@ pub mod format;
 pub mod generate;
 pub mod graph;
 pub mod inspect;
-pub mod lanes;
+pub(crate) mod lanes;
 pub mod logits;
 pub mod memory;
 pub mod network;

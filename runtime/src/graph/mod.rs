@@ -1,7 +1,7 @@
 //! What a model computes, as data: no file, no weight, no kernel.
 
 pub mod architectures;
-pub mod config;
+pub(crate) mod config;
 pub mod products;
 
 pub use architectures::{ARCHITECTURES, Architecture, RotaryRows};

@@ -1,6 +1,5 @@
 //! [`Block`]: the weights of one transformer block, and the gate between its products.
 
-use super::float::FloatRows;
 use super::kernels::Kernels;
 use super::linear::Linear;
 use super::product::{BuildError, Projections};
@@ -68,11 +67,6 @@ impl Block {
     /// Packed layers without group scales.
     pub fn linears(&self) -> impl Iterator<Item = &Linear> {
         self.products().into_iter().flat_map(Projections::linears)
-    }
-
-    /// All projections that are kept in float.
-    pub fn floats(&self) -> impl Iterator<Item = &FloatRows> {
-        self.products().into_iter().flat_map(Projections::floats)
     }
 
     /// Its four products.

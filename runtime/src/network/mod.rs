@@ -1,23 +1,23 @@
 //! [`Network`]: a model's weights, packed for their kernels. Immutable once built; any number of sequences and
 //! steps share one behind an [`Arc`].
 
-pub mod block;
-pub mod digest;
-pub mod float;
+pub(crate) mod block;
+pub(crate) mod digest;
+pub(crate) mod float;
 pub mod head;
 pub mod kernels;
 pub mod linear;
-pub mod product;
-pub mod rope;
+pub(crate) mod product;
+pub(crate) mod rope;
 
-pub use product::BuildError;
+pub use digest::ModelDigest;
+pub use product::{BuildError, Tap};
 
 use crate::format::Model;
 use crate::graph::{ModelConfig, Norm, Product, Projection};
 use crate::pool::Pool;
 use bitnet_codegen::KernelSpec;
 use block::Block;
-use digest::ModelDigest;
 use float::FloatRows;
 use head::{Head, HeadError, HeadForm};
 use kernels::{Kernels, Origin};
@@ -91,12 +91,12 @@ impl Network {
     }
 
     /// The transformer blocks, in order.
-    pub fn blocks(&self) -> &[Block] {
+    pub(crate) fn blocks(&self) -> &[Block] {
         &self.blocks
     }
 
     /// The weight of the norm before the head, `[hidden]`.
-    pub fn output_norm(&self) -> &[f32] {
+    pub(crate) fn output_norm(&self) -> &[f32] {
         &self.output_norm
     }
 
@@ -106,7 +106,7 @@ impl Network {
     }
 
     /// The head of a model that quantises it like its projections; it stands in for [`Self::head`].
-    pub fn ternary_head(&self) -> Option<&Projections> {
+    pub(crate) fn ternary_head(&self) -> Option<&Projections> {
         self.ternary_head.as_ref()
     }
 
@@ -119,7 +119,7 @@ impl Network {
     }
 
     /// The angles of the rotary embedding.
-    pub fn rope(&self) -> &RopeTable {
+    pub(crate) fn rope(&self) -> &RopeTable {
         &self.rope
     }
 
@@ -134,7 +134,7 @@ impl Network {
     }
 
     /// Every product, the ternary head among them.
-    pub fn products(&self) -> impl Iterator<Item = &Projections> {
+    pub(crate) fn products(&self) -> impl Iterator<Item = &Projections> {
         let blocks = self.blocks.iter().flat_map(Block::products);
         blocks.chain(&self.ternary_head)
     }

@@ -7,7 +7,8 @@
 
 mod parts;
 
-pub use parts::{Chunks, ColumnBlock, Columns, Parts, SliceList, Slices};
+pub use parts::{Chunks, Parts};
+pub(crate) use parts::{ColumnBlock, Columns, SliceList};
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -4,9 +4,11 @@ mod cache;
 mod file;
 mod kv;
 
-pub use cache::{CacheShape, HeadCache, KEY_BLOCK, KvCache, NoMemory, PAGE, pages_of};
+pub(crate) use cache::{CacheShape, HeadCache, KvCache, pages_of};
+pub use cache::{KEY_BLOCK, NoMemory, PAGE};
 pub use file::{FileError, FileErrorKind};
-pub use kv::{HeadLayout, KvType, SLAB, UnknownKvType};
+pub(crate) use kv::{HeadLayout, SLAB};
+pub use kv::{KvType, UnknownKvType};
 
 use crate::network::Network;
 use std::sync::Arc;
@@ -90,7 +92,7 @@ impl Sequence {
     }
 
     /// Keys and values.
-    pub fn cache(&self) -> &KvCache {
+    pub(crate) fn cache(&self) -> &KvCache {
         &self.cache
     }
 
