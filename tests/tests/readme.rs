@@ -1,6 +1,7 @@
 //! What the README says of the tree, the lists and the subcommands is so.
 
 use bitnet_codegen::variant::VARIANTS;
+use bitnet_runtime::format::FORMATS;
 use bitnet_runtime::graph::ARCHITECTURES;
 use bitnet_tests::{run, stdout, workspace};
 use std::fs;
@@ -66,7 +67,7 @@ fn every_place_where_things_are_added_is_there() {
 }
 
 #[test]
-fn every_family_and_architecture_is_told_of() {
+fn every_family_architecture_and_format_is_told_of() {
     let text = readme();
     let families = section(&text, "### Kernel families");
     for family in VARIANTS {
@@ -77,6 +78,9 @@ fn every_family_and_architecture_is_told_of() {
     for architecture in ARCHITECTURES {
         let named = quoted(loads).any(|q| q == architecture.name);
         assert!(named, "the architecture {}", architecture.name);
+    }
+    for format in FORMATS {
+        assert!(loads.contains(format.name), "the format {}", format.name);
     }
 }
 

@@ -15,8 +15,7 @@
 //! anything is allocated, so memory is taken for what is there and no more.
 
 use super::{CacheShape, ContextError, KvCache, KvType, NoMemory, PAGE, Sequence, SequenceOptions};
-use crate::network::ModelDigest;
-use crate::network::Network;
+use crate::network::{ModelDigest, Network};
 use crate::new_file::NewFile;
 use sha2::{Digest, Sha256};
 use std::fs::File;
