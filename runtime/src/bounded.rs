@@ -9,7 +9,7 @@ const DATA_KB: u32 = (256 + 40) << 10;
 const STACK_KB: u32 = 1024;
 
 /// Seconds of processor time, with those of starting; code that is not optimised takes its time.
-const CPU_SECONDS: u32 = if cfg!(debug_assertions) { 20 } else { 2 };
+const CPU_SECONDS: u32 = if cfg!(debug_assertions) { 20 } else { 1 };
 
 const NAME: &str = "BITNET_BOUNDED_TEST";
 

@@ -27,6 +27,10 @@ const MAX_FANCY_BYTES: usize = 512;
 const COMPILED_BYTES: usize = 2 << 20;
 const FANCY_PART_BYTES: usize = 256 << 10;
 
+/// Marks of [`FANCY_MARKS`] in one expression; those of models have one or two. Each makes a part, and even one that is
+/// found too large takes some ten milliseconds to compile.
+const MAX_FANCY_MARKS: usize = 12;
+
 /// Steps back that one match may take.
 const BACKTRACKS: usize = 100_000;
 
@@ -35,15 +39,24 @@ const FANCY_MARKS: [&str; 13] = [
     "(?=", "(?!", "(?<=", "(?<!", "(?>", "(?(", "\\k", "\\g", "\\G", "\\K", "*+", "++", "?+",
 ];
 
-/// Whether `regex` may need the backtracking engine.
-fn needs_backtracking(regex: &str) -> bool {
+/// Marks of what may need the backtracking engine; without one the linear engine does.
+fn fancy_marks(regex: &str) -> usize {
     let backreference = |pair: &[u8]| pair[0] == b'\\' && pair[1].is_ascii_digit();
     // `{2,3}+`, but not `\p{L}+`.
     let possessive =
         |three: &[u8]| three[1..] == *b"}+" && (three[0].is_ascii_digit() || three[0] == b',');
-    FANCY_MARKS.iter().any(|mark| regex.contains(mark))
-        || regex.as_bytes().windows(2).any(backreference)
-        || regex.as_bytes().windows(3).any(possessive)
+    let marks = FANCY_MARKS.iter().map(|mark| regex.matches(mark).count());
+    marks.sum::<usize>()
+        + regex
+            .as_bytes()
+            .windows(2)
+            .filter(|w| backreference(w))
+            .count()
+        + regex
+            .as_bytes()
+            .windows(3)
+            .filter(|w| possessive(w))
+            .count()
 }
 
 /// Where matches and gaps lie, in order, covering the text; true for matches.
@@ -108,13 +121,18 @@ impl Cutter {
             Some(rest) => (format!("{rest}{RUN}"), Some(LoneSpace::Gap)),
             None => (regex.to_owned(), None),
         };
-        let fancy = needs_backtracking(&linear);
+        let marks = fancy_marks(&linear);
+        let fancy = marks > 0;
         let (max_bytes, part_bytes) = match fancy {
             true => (MAX_FANCY_BYTES, FANCY_PART_BYTES),
             false => (MAX_REGEX_BYTES, COMPILED_BYTES),
         };
         if linear.len() > max_bytes {
             let why = format!("it has {} bytes, more than {max_bytes}", linear.len());
+            return Err(refuse(why));
+        }
+        if marks > MAX_FANCY_MARKS {
+            let why = format!("it looks around or back {marks} times, more than {MAX_FANCY_MARKS}");
             return Err(refuse(why));
         }
         let regex_of_parts = RegexBuilder::new(&linear)
