@@ -50,6 +50,13 @@ impl Scales {
     }
 }
 
+/// The four codes of a byte, one a byte, as arithmetic that vectorises: loading goes through it for every weight.
+fn spread(byte: u8) -> [u8; 4] {
+    let x = u32::from(byte);
+    let x = (x | x << 12) & 0x000f_000f;
+    ((x | x << 6) & 0x0303_0303).to_le_bytes()
+}
+
 /// Why a ternary matrix cannot be built.
 #[derive(Clone, Debug, Error, PartialEq)]
 #[non_exhaustive]
@@ -309,13 +316,16 @@ impl TernaryMatrix {
     /// Writes the codes of row `r`, one a byte; `out` may be longer than K and is then
     /// filled with [`CODE_ZERO`].
     pub fn unpack_row(&self, r: usize, out: &mut [u8]) {
-        let take = out.len().min(self.row_bytes * 4);
-        for (o, &b) in out[..take].chunks_mut(4).zip(self.row(r)) {
-            for (i, c) in o.iter_mut().enumerate() {
-                *c = (b >> (2 * i)) & 3;
-            }
+        let whole = self.row_bytes.min(out.len() / 4);
+        let (packed, rest) = self.row(r).split_at(whole);
+        let (codes, tail) = out.split_at_mut(4 * whole);
+        for (four, &b) in codes.as_chunks_mut::<4>().0.iter_mut().zip(packed) {
+            *four = spread(b);
         }
-        out[take..].fill(CODE_ZERO);
+        match rest.first() {
+            Some(&b) => tail.copy_from_slice(&spread(b)[..tail.len()]),
+            None => tail.fill(CODE_ZERO),
+        }
     }
 
     /// The same matrix with its rows in another order: row `i` of the result is row `order[i]`.

@@ -64,9 +64,12 @@ impl Layout for Base3 {
         for (r, row) in codes.chunks_exact(kp).enumerate() {
             for (s, c) in row.chunks_exact(STEP_K).enumerate() {
                 let at = (s * shape.nr + r) * 4;
-                for j in 0..4 {
-                    out[at + j] = (0..5).map(|f| FIELD_WEIGHTS[f] * c[4 * f + j]).sum();
-                }
+                // Four bytes at once: none of the sums carries into the next.
+                let words = c.as_chunks::<4>().0.iter().zip(FIELD_WEIGHTS);
+                let word = words.fold(0, |sum, (&codes, weight)| {
+                    sum + u32::from_le_bytes(codes) * u32::from(weight)
+                });
+                out[at..at + 4].copy_from_slice(&word.to_le_bytes());
             }
         }
     }

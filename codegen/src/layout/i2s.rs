@@ -49,9 +49,12 @@ impl Layout for I2s {
         for (r, row) in codes.chunks_exact(kp).enumerate() {
             for (s, c) in row.chunks_exact(STEP_K).enumerate() {
                 let at = (s * shape.nr + r) * 4;
-                for j in 0..4 {
-                    out[at + j] = c[j] | c[4 + j] << 2 | c[8 + j] << 4 | c[12 + j] << 6;
-                }
+                // Four bytes at once: codes are 0 to 3.
+                let fields = c.as_chunks::<4>().0.iter().zip([0, 2, 4, 6]);
+                let word = fields.fold(0, |word, (&codes, bit)| {
+                    word | u32::from_le_bytes(codes) << bit
+                });
+                out[at..at + 4].copy_from_slice(&word.to_le_bytes());
             }
         }
     }

@@ -42,6 +42,18 @@ impl Lut {
     }
 }
 
+fn pack<const G: usize>(shape: PanelShape, kp: usize, codes: &[u8], out: &mut [u8]) {
+    let groups = shape.kr / G;
+    for (r, row) in codes.chunks_exact(kp).enumerate() {
+        for (s, c) in row.chunks_exact(shape.kr).enumerate() {
+            let at = (s * shape.nr + r) * groups;
+            for (index, c) in out[at..at + groups].iter_mut().zip(c.as_chunks::<G>().0) {
+                *index = c.iter().rev().fold(0, |index, c| 3 * index + c);
+            }
+        }
+    }
+}
+
 impl Layout for Lut {
     fn name(&self) -> &'static str {
         self.name
@@ -66,14 +78,13 @@ impl Layout for Lut {
     }
 
     fn pack_panel(&self, shape: PanelShape, codes: &[u8], out: &mut [u8]) {
-        let (kp, groups) = (self.k_padded(shape), shape.kr / self.trits);
-        for (r, row) in codes.chunks_exact(kp).enumerate() {
-            for (s, c) in row.chunks_exact(shape.kr).enumerate() {
-                let at = (s * shape.nr + r) * groups;
-                for (i, c) in c.chunks_exact(self.trits).enumerate() {
-                    out[at + i] = c.iter().rev().fold(0, |index, c| 3 * index + c);
-                }
-            }
+        let kp = self.k_padded(shape);
+        // The number of trits as a constant: the loop over them is most of the time of loading such panels.
+        match self.trits {
+            3 => pack::<3>(shape, kp, codes, out),
+            4 => pack::<4>(shape, kp, codes, out),
+            5 => pack::<5>(shape, kp, codes, out),
+            g => unreachable!("no layout has {g} trits an index"),
         }
     }
 

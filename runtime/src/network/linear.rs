@@ -6,18 +6,18 @@
 
 use crate::graph::ScaleShape;
 use crate::lanes;
-use crate::memory::HugeBytes;
 use crate::pool::{Chunks, ColumnBlock, Columns, Pool};
 use crate::profile::{M_BUCKETS, MBucket};
 use bitnet_codegen::kernel::AlignedBytes;
-use bitnet_codegen::layout::Panel;
 use bitnet_codegen::trit::TritError;
 use bitnet_codegen::variant::OutOrder;
 use bitnet_codegen::{Activations, Kernel, Scales, Scratch, TernaryMatrix};
+use packed::Packed;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub mod grouped;
+mod packed;
 mod planes;
 
 /// The position in [`M_BUCKETS`] of `m` tokens.
@@ -34,12 +34,6 @@ pub type ByBucket = [Arc<Kernel>; BUCKETS];
 /// The same kernel for every number of tokens.
 pub fn same_for_all(kernel: &Arc<Kernel>) -> ByBucket {
     std::array::from_fn(|_| Arc::clone(kernel))
-}
-
-/// Weights packed once; kernels that read the same panels share them.
-struct Packed {
-    panel: Panel,
-    bytes: HugeBytes,
 }
 
 /// The columns that share a scale, or all of them.
@@ -420,50 +414,6 @@ impl Part {
             packed_of: self.packed_of,
             row_scales: Arc::clone(&self.row_scales),
         }
-    }
-}
-
-impl Packed {
-    /// Whether kernels that read `panel` read these bytes.
-    fn serves(&self, panel: Panel) -> bool {
-        self.panel.shape == panel.shape && self.panel.layout.name() == panel.layout.name()
-    }
-
-    fn duplicate(&self) -> Self {
-        let mut bytes = HugeBytes::zeroed(self.bytes.len());
-        bytes.copy_from_slice(&self.bytes);
-        Self {
-            panel: self.panel,
-            bytes,
-        }
-    }
-
-    /// Packs stacked matrices panel by panel, in parallel.
-    fn new(pool: &Pool, panel: Panel, matrices: &[TernaryMatrix]) -> Self {
-        let n: usize = matrices.iter().map(TernaryMatrix::n).sum();
-        let mut bytes = HugeBytes::zeroed(panel.count(n) * panel.bytes());
-        if let [w] = matrices {
-            pool.each(Chunks::new(&mut bytes, panel.bytes()), |_, i, out| {
-                panel.pack(w, i, out)
-            });
-        } else {
-            let k_padded = panel.layout.k_padded(panel.shape);
-            pool.each(Chunks::new(&mut bytes, panel.bytes()), |_, i, out| {
-                let mut codes = vec![bitnet_codegen::trit::CODE_ZERO; panel.shape.nr * k_padded];
-                for (r, row) in codes.chunks_exact_mut(k_padded).enumerate() {
-                    let mut n = i * panel.shape.nr + r;
-                    for w in matrices {
-                        if n < w.n() {
-                            w.unpack_row(n, row);
-                            break;
-                        }
-                        n -= w.n();
-                    }
-                }
-                panel.layout.pack_panel(panel.shape, &codes, out);
-            });
-        }
-        Self { panel, bytes }
     }
 }
 

@@ -4,13 +4,12 @@
 //! [`bitnet_codegen::variant::groups`]), so a layer is one pass over the threads, whatever its groups, and what comes
 //! out is f32.
 
+use super::packed::Packed;
 use super::{BUCKETS, ByBucket, CHUNK_BYTES, CHUNKS_PER_THREAD, Workspace, bucket_of, grow};
 use super::{scratch_of, tiles};
 use crate::graph::products::common_group;
 use crate::graph::{Acts, ScaleShape};
-use crate::memory::HugeBytes;
-use crate::pool::{Chunks, Columns, Pool};
-use bitnet_codegen::layout::Panel;
+use crate::pool::{Columns, Pool};
 use bitnet_codegen::variant::OutOrder;
 use bitnet_codegen::{GroupedActs, Groups, Kernel, TernaryMatrix};
 use std::ops::Range;
@@ -26,11 +25,6 @@ pub struct GroupedLinear {
     kernels: ByBucket,
     /// For each bucket an index into `packed`.
     packed_of: [usize; BUCKETS],
-}
-
-struct Packed {
-    panel: Panel,
-    bytes: HugeBytes,
 }
 
 /// The groups in which `matrices` run as one product of inputs as fine as `acts`; none where no matrix has groups, or
@@ -215,42 +209,5 @@ impl Workspace {
         for kernel in linear.kernels() {
             self.make_room_for(kernel);
         }
-    }
-}
-
-impl Packed {
-    /// Whether kernels that read `panel` read these bytes.
-    fn serves(&self, panel: Panel) -> bool {
-        let same = |p: Panel| (p.shape, p.layout.name(), p.scales);
-        same(self.panel) == same(panel)
-    }
-
-    fn duplicate(&self) -> Self {
-        let mut bytes = HugeBytes::zeroed(self.bytes.len());
-        bytes.copy_from_slice(&self.bytes);
-        Self {
-            panel: self.panel,
-            bytes,
-        }
-    }
-
-    /// Packs stacked matrices panel by panel, in parallel.
-    fn new(pool: &Pool, panel: Panel, matrices: &[TernaryMatrix]) -> Self {
-        let n: usize = matrices.iter().map(TernaryMatrix::n).sum();
-        let mut bytes = HugeBytes::zeroed(panel.count(n) * panel.bytes());
-        pool.each(Chunks::new(&mut bytes, panel.bytes()), |_, i, out| {
-            let row = |r: usize| {
-                let mut n = i * panel.shape.nr + r;
-                matrices.iter().find_map(|w| match n.checked_sub(w.n()) {
-                    None => Some((w, n)),
-                    Some(rest) => {
-                        n = rest;
-                        None
-                    }
-                })
-            };
-            panel.pack_rows(row, out);
-        });
-        Self { panel, bytes }
     }
 }
