@@ -29,9 +29,10 @@ impl Shapes {
         Self::new(shape.products().into_iter())
     }
 
-    /// The distinct (N, K): what is known of a kernel without group scales holds for the same with them.
+    /// The (N, K) of those without group scales.
     pub fn sizes(&self) -> Vec<(usize, usize)> {
-        let mut sizes: Vec<_> = self.distinct.iter().map(|p| (p.n, p.k)).collect();
+        let plain = self.distinct.iter().filter(|p| p.groups.is_none());
+        let mut sizes: Vec<_> = plain.map(|p| (p.n, p.k)).collect();
         sizes.dedup();
         sizes
     }

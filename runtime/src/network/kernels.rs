@@ -195,7 +195,7 @@ impl Kernels {
         m: usize,
         groups: Option<Groups>,
     ) -> Result<(Arc<Kernel>, Origin), ForcedError> {
-        // What is known of a kernel without groups is said of the same with them, and the other way round.
+        // A kernel that is asked for stands for the same with the groups of the product, or without any.
         let with = |spec: KernelSpec| match (groups, Groups::of(&spec)) {
             (Some(groups), Ok(None)) => {
                 let mr = spec.mr.div_ceil(groups.planes);
@@ -217,15 +217,13 @@ impl Kernels {
                 Err(why) => Err(ForcedError { spec, k, why }),
             };
         }
-        let own = self.profile.choose(n, k, m, groups, self.cpu);
-        let plain = groups.and_then(|_| self.profile.choose(n, k, m, None, self.cpu));
-        let plain = plain.map(|(entry, _)| (entry, Match::Nearest));
-        if let Some((entry, how)) = own.or(plain) {
-            let (spec, origin) = match how {
-                Match::Exact => (entry.spec.clone(), Origin::Profile),
-                Match::Nearest => (with(entry.spec.clone()), Origin::Nearest),
+        // Group scales change which family is fastest: entries without them say nothing here.
+        if let Some((entry, how)) = self.profile.choose(n, k, m, groups, self.cpu) {
+            let origin = match how {
+                Match::Exact => Origin::Profile,
+                Match::Nearest => Origin::Nearest,
             };
-            if let Some(kernel) = self.get(&spec, k) {
+            if let Some(kernel) = self.get(&entry.spec.clone(), k) {
                 return Ok((kernel, origin));
             }
         }
@@ -463,6 +461,28 @@ mod tests {
         let first = |m| estimates(cpu, 2560, m).next().map(|s| s.variant);
         let best = [1, 8, 16, 128].map(|m| first(m).expect("a guess"));
         assert_eq!(best, ["i2s", "gemm", "vlut", "vlut"]);
+    }
+
+    #[test]
+    fn entries_answer_for_products_with_their_groups() {
+        let (plain, grouped) = (
+            "i2s-i2s-1x16c16-interp-f1-u1",
+            "i2s-i2s-1x8c16-interp-f1-g32-p1-s16-u1",
+        );
+        let spec: KernelSpec = grouped.parse().expect("a spec");
+        let groups = Groups::of(&spec).expect("knobs that exist");
+        let mut kernels = interpreted(vec![entry(64, 96, 1, plain)]);
+        let mut origin = |entry| {
+            kernels.profile.entries.extend(entry);
+            let choice = kernels.choose_grouped(64, 96, 1, groups);
+            let (kernel, origin) = choice.expect("an answer");
+            assert_eq!(kernel.groups(), groups);
+            origin
+        };
+        assert_eq!(origin(None), Origin::Estimate);
+        assert_eq!(origin(Some(entry(64, 96, 1, grouped))), Origin::Profile);
+        let (kernel, _) = kernels.choose(64, 96, 1).expect("an answer");
+        assert_eq!(kernel.spec().to_string(), plain);
     }
 
     /// Without any feature, too, and however groups are cut and stored.
