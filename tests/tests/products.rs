@@ -10,7 +10,7 @@ use bitnet_runtime::network::kernels::Kernels;
 use bitnet_runtime::pool::Pool;
 use bitnet_runtime::profile::Profile;
 use bitnet_runtime::synth::{self, Shape, TableOptions};
-use bitnet_tests::{data, workspace};
+use bitnet_tests::{assert_fails, data, workspace};
 use bitnet_tune::shapes::Shapes;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -161,4 +161,12 @@ fn the_tuner_measures_the_products_of_a_shape() {
         let tuned: BTreeSet<_> = tuned.into_iter().collect();
         assert_eq!(tuned, run(model), "{name}");
     }
+    let out = dir.path().join("me.toml");
+    let out = out.to_str().expect("UTF-8");
+    let told = bitnet_tests::run(
+        "bitnet-tune",
+        &["tune", "--shapes", "bonsai-1.7b", "-o", out],
+    );
+    assert_fails(&told, 1, &["unsupported", "scales for groups of columns"]);
+    assert!(!Path::new(out).exists());
 }

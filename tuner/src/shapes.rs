@@ -15,6 +15,14 @@ pub struct Shapes {
     pub weights: usize,
 }
 
+/// All products of a model have group scales.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "unsupported: all products of this model have scales for groups of columns, and kernels that apply them are not \
+     tuned: they are chosen by the estimate"
+)]
+pub struct NothingToTune;
+
 impl Shapes {
     /// Of an opened model.
     ///
@@ -29,12 +37,18 @@ impl Shapes {
         Self::new(shape.products().into_iter())
     }
 
-    /// The (N, K) of those without group scales.
-    pub fn sizes(&self) -> Vec<(usize, usize)> {
+    /// The (N, K) of those without group scales: kernels that apply such scales are not timed.
+    ///
+    /// # Errors
+    /// [`NothingToTune`].
+    pub fn sizes(&self) -> Result<Vec<(usize, usize)>, NothingToTune> {
         let plain = self.distinct.iter().filter(|p| p.groups.is_none());
         let mut sizes: Vec<_> = plain.map(|p| (p.n, p.k)).collect();
         sizes.dedup();
-        sizes
+        match sizes.is_empty() {
+            true => Err(NothingToTune),
+            false => Ok(sizes),
+        }
     }
 
     fn new(products: impl Iterator<Item = Product>) -> Self {

@@ -144,7 +144,7 @@ fn tune(
     let shapes = Shapes::of_model(model)?;
     let task = Task {
         cold: shapes.weights / 4 > host.last_level_bytes() / 2,
-        shapes: shapes.sizes(),
+        shapes: shapes.sizes()?,
         buckets: (0..M_BUCKETS.len()).rev().collect(),
         threads,
         budget: Duration::from_secs(options.budget),

@@ -89,6 +89,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
             Shapes::of_model(&setup.open_model()?)?
         }
     };
+    let sizes = shapes.sizes()?;
     let path = out_path(options.out.as_ref())?;
     // Better now than after minutes of measuring.
     check_writable(&path)?;
@@ -113,7 +114,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     let measured = host.measure(&counts, MEASURING.min(budget / 5))?;
     let task = Task {
         cold: shapes.weights / 4 > host.last_level_bytes() / 2,
-        shapes: shapes.sizes(),
+        shapes: sizes,
         buckets,
         threads,
         // Whatever was done so far, the budget has paid for it.
