@@ -7,7 +7,7 @@ use crate::format::{self, LoadError, OpenOptions};
 use crate::network::head::HeadForm;
 use crate::network::kernels::Kernels;
 use crate::pool::{Pool, PoolError};
-use crate::profile::{self, Found};
+use crate::profile::{self, Found, Machine};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use bitnet_codegen::kernel::MemoryError;
 use bitnet_codegen::{Features, KernelSpec};
@@ -106,13 +106,17 @@ impl Setup {
         let threads = self.threads.unwrap_or_else(default_threads);
         let pool = Arc::new(Pool::new(threads)?);
         let cpu = self.features.unwrap_or_else(Features::detect);
-        let found = profile::find(self.profile.as_deref(), &profile::cpu_name(), cpu);
+        let mut found = profile::find(self.profile.as_deref(), &Machine::probe(), cpu);
         let mut kernels = match &self.kernel {
             Some(spec) => Kernels::forced(cpu, spec.clone()),
-            None => Kernels::new(cpu, found.profile.clone()),
+            None => Kernels::new(cpu, found.profile.clone()).on_threads(threads),
         }
         .with_head(self.head);
         let engine = Engine::new(Arc::new(model), pool, &mut kernels, &self.engine)?;
+        for note in kernels.notes() {
+            let told = found.note.get_or_insert_default();
+            *told = [told.as_str(), note].join(if told.is_empty() { "" } else { "; " });
+        }
         Ok(Ready {
             engine,
             found,

@@ -120,6 +120,12 @@ fn tuning_can_stop_and_go_on() {
         &["tune", "-o", p, "--budget", "2", "--m", "1,128", "--resume"],
     );
     assert!(entries(&more) > entries(&one), "{one} then {more}");
+    let again = json(
+        "bitnet-tune",
+        &["tune", "-o", p, "--budget", "3", "--m", "1", "--check"],
+    );
+    has(&again, &["agree", "of", "entries"]);
+    assert!(again["of"].as_u64().is_some_and(|n| n >= 1), "{again}");
     fs::write(&path, "version = 1\n").expect("written");
     let broken = run(
         "bitnet-tune",

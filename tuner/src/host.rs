@@ -2,35 +2,21 @@
 
 use crate::bound::Peaks;
 use crate::peaks::{self, PeakError};
+use crate::space::model::{Costs, Rates};
+use bitnet_codegen::program::Width;
 use bitnet_codegen::{Features, Isa};
+use bitnet_runtime::profile::{HostRecord, Machine};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
-
-/// One cache of the first core.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Cache {
-    /// 1, 2, 3, …
-    pub level: u32,
-    /// `Data`, `Instruction` or `Unified`.
-    pub kind: String,
-    /// Size.
-    pub bytes: usize,
-    /// Logical CPUs that share it, as the system writes it (`0-1`).
-    pub shared_by: String,
-}
 
 /// What the machine is, without measuring.
 #[derive(Clone, Debug)]
 pub struct Host {
-    /// The CPU's own name.
-    pub cpu: String,
+    /// What its system tells.
+    pub machine: Machine,
     /// What it can run.
     pub features: Features,
-    /// Caches of the first core; empty where the system does not tell.
-    pub caches: Vec<Cache>,
     /// Threads that this process may run at once.
     pub threads: usize,
     /// The fastest instruction set with an emitter here.
@@ -44,6 +30,11 @@ pub struct Measured {
     pub read_gb_per_s: BTreeMap<String, f64>,
     /// Dot-product peak by thread count.
     pub peak_gmac_per_s: BTreeMap<String, f64>,
+    /// Relative spread of one loop timed over and over.
+    pub noise: f64,
+    /// What vector operations cost, by width.
+    #[serde(skip)]
+    pub rates: [Rates; 3],
 }
 
 /// Bytes read for a bandwidth figure: this many times the last-level cache, within the limits below.
@@ -54,11 +45,9 @@ const MEMORY_MAX_BYTES: usize = 1 << 30;
 impl Host {
     /// Looks at the machine, of whose CPU kernels may use `features`; takes milliseconds.
     pub fn probe(features: Features) -> Self {
-        let root = Path::new("/sys/devices/system/cpu/cpu0/cache");
         Self {
-            cpu: bitnet_runtime::profile::cpu_name(),
+            machine: Machine::probe(),
             features,
-            caches: caches(root),
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
             isa: peaks::widest(features),
         }
@@ -66,11 +55,7 @@ impl Host {
 
     /// Size of the last-level cache, 32 MiB if the system does not tell.
     pub fn last_level_bytes(&self) -> usize {
-        self.caches
-            .iter()
-            .map(|c| c.bytes)
-            .max()
-            .unwrap_or(32 << 20)
+        self.machine.last_level_bytes().unwrap_or(32 << 20)
     }
 
     /// Memory to stream so that no cache helps.
@@ -78,15 +63,19 @@ impl Host {
         (self.last_level_bytes() * MEMORY_PER_CACHE).clamp(MEMORY_MIN_BYTES, MEMORY_MAX_BYTES)
     }
 
-    /// Measures bandwidth and dot-product peak for each thread count: about two seconds each where `limit` allows,
-    /// a fraction of one where it does not.
+    /// Measures bandwidth and dot-product peak for each thread count: about half a second each where `limit` allows, a
+    /// fraction of it where it does not; and the costs of vector operations.
     ///
     /// # Errors
     /// [`PeakError`] when the probing loops cannot be emitted, or there are fewer threads.
     pub fn measure(&self, thread_counts: &[usize], limit: Duration) -> Result<Measured, PeakError> {
         let start = Instant::now();
         let memory = peaks::streaming_memory(self.cold_bytes());
-        let mut measured = Measured::default();
+        let mut measured = Measured {
+            rates: peaks::rates(self.features)?,
+            noise: peaks::noise(self.isa, self.features)?,
+            ..Measured::default()
+        };
         for (i, &threads) in thread_counts.iter().enumerate() {
             let until = start + limit.mul_f64((i + 1) as f64 / thread_counts.len() as f64);
             let read = peaks::read_gb_per_s(self.isa, self.features, threads, &memory, until)?;
@@ -95,6 +84,28 @@ impl Host {
             measured.peak_gmac_per_s.insert(threads.to_string(), dot);
         }
         Ok(measured)
+    }
+
+    /// What the cost model needs of the machine.
+    pub fn costs(&self, measured: &Measured) -> Costs {
+        let read = measured.read_gb_per_s.iter();
+        Costs {
+            rates: measured.rates,
+            read_gb_per_s: read
+                .filter_map(|(t, &gb)| Some((t.parse().ok()?, gb)))
+                .collect(),
+            l1_bytes: self.machine.l1_bytes().unwrap_or(32 << 10),
+        }
+    }
+
+    /// The machine as a profile records it.
+    pub fn record(&self, measured: &Measured) -> HostRecord {
+        HostRecord {
+            machine: self.machine.clone(),
+            features: self.features.iter().map(|f| f.name().to_owned()).collect(),
+            read_gb_per_s: measured.read_gb_per_s.clone(),
+            peak_gmac_per_s: measured.peak_gmac_per_s.clone(),
+        }
     }
 }
 
@@ -109,46 +120,38 @@ impl Measured {
     }
 }
 
-fn caches(root: &Path) -> Vec<Cache> {
-    let Ok(entries) = fs::read_dir(root) else {
-        return Vec::new();
-    };
-    let mut caches: Vec<Cache> = entries
-        .flatten()
-        .filter_map(|e| {
-            let read = |name: &str| {
-                Some(
-                    fs::read_to_string(e.path().join(name))
-                        .ok()?
-                        .trim()
-                        .to_owned(),
-                )
-            };
-            Some(Cache {
-                level: read("level")?.parse().ok()?,
-                kind: read("type")?,
-                bytes: size_bytes(&read("size")?)?,
-                shared_by: read("shared_cpu_list").unwrap_or_default(),
-            })
-        })
-        .collect();
-    caches.sort_by(|a, b| (a.level, &a.kind).cmp(&(b.level, &b.kind)));
-    caches
+/// The constants of the cost model by name, as profiles and recordings keep them: `w64.load = 0.27`.
+pub fn named_costs(costs: &Costs) -> BTreeMap<String, f64> {
+    let mut named = BTreeMap::from([("l1_bytes".to_owned(), costs.l1_bytes as f64)]);
+    for (width, rates) in Width::ALL.into_iter().zip(&costs.rates) {
+        for (name, value) in Rates::NAMES.into_iter().zip(rates.values()) {
+            named.insert(format!("w{}.{name}", width.bytes()), value);
+        }
+    }
+    let read = costs.read_gb_per_s.iter();
+    named.extend(read.map(|(threads, &gb)| (format!("read.{threads}"), gb)));
+    named
 }
 
-/// `48K`, `1M`, `512` in bytes.
-fn size_bytes(text: &str) -> Option<usize> {
-    let (number, unit) = match text.strip_suffix(['K', 'M', 'G']) {
-        Some(number) => (number, text.as_bytes()[text.len() - 1]),
-        None => (text, b' '),
+/// The inverse of [`named_costs`]; `None` where one is missing.
+pub fn costs_of(named: &BTreeMap<String, f64>) -> Option<Costs> {
+    let mut costs = Costs {
+        l1_bytes: *named.get("l1_bytes")? as usize,
+        ..Costs::default()
     };
-    let shift = match unit {
-        b'K' => 10,
-        b'M' => 20,
-        b'G' => 30,
-        _ => 0,
-    };
-    number.parse::<usize>().ok()?.checked_mul(1 << shift)
+    for (width, rates) in Width::ALL.into_iter().zip(&mut costs.rates) {
+        let mut values = [0.0; 9];
+        for (value, name) in values.iter_mut().zip(Rates::NAMES) {
+            *value = *named.get(&format!("w{}.{name}", width.bytes()))?;
+        }
+        *rates = Rates::from_values(values);
+    }
+    for (name, &gb) in named {
+        if let Some(threads) = name.strip_prefix("read.") {
+            costs.read_gb_per_s.insert(threads.parse().ok()?, gb);
+        }
+    }
+    Some(costs)
 }
 
 #[cfg(test)]
@@ -156,18 +159,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_as_the_system_writes_them() {
-        assert_eq!(size_bytes("48K"), Some(49152));
-        assert_eq!(size_bytes("32M"), Some(33_554_432));
-        assert_eq!(size_bytes("512"), Some(512));
-        assert_eq!(size_bytes("x"), None);
-        assert_eq!(size_bytes(&format!("{}G", usize::MAX)), None);
-    }
-
-    #[test]
     fn the_probe_names_an_instruction_set_that_runs_here() {
         let host = Host::probe(Features::detect());
         assert!(host.isa.runs_on(host.features));
         assert!(host.threads >= 1);
+    }
+
+    #[test]
+    fn costs_have_names() {
+        let costs = crate::space::model::tests::machine();
+        let mut named = named_costs(&costs);
+        assert_eq!(costs_of(&named), Some(costs));
+        named.remove("w64.load");
+        assert_eq!(costs_of(&named), None);
     }
 }

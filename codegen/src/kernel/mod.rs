@@ -52,6 +52,7 @@ struct Emitted {
     entry: EntryFn,
     prefetch: [*const u8; 4],
     code_bytes: usize,
+    code_digest: u64,
     _memory: Arc<Executable>,
 }
 
@@ -81,6 +82,7 @@ impl Emitted {
             entry,
             prefetch: std::array::from_fn(|i| memory.code(i).as_ptr()),
             code_bytes: code.len(),
+            code_digest: digest(code),
             _memory: memory,
         }
     }
@@ -125,6 +127,16 @@ impl Kernel {
     /// Bytes of machine code; 0 where the kernel is interpreted.
     pub fn code_bytes(&self) -> usize {
         self.stages().map(Stage::code_bytes).sum()
+    }
+
+    /// A digest of the machine code: kernels of one spec and K with another digest were emitted by another build.
+    pub fn code_digest(&self) -> u64 {
+        let digests = self.stages().map(|s| match &s.entry {
+            Entry::Emitted(code) => code.code_digest,
+            Entry::Interpreted(_) => 0,
+        });
+        let bytes: Vec<u8> = digests.flat_map(u64::to_le_bytes).collect();
+        digest(&bytes)
     }
 
     fn stages(&self) -> impl Iterator<Item = &Stage> {
@@ -290,6 +302,13 @@ impl Stages {
     pub(crate) fn code_bytes(&self) -> usize {
         self.stages.iter().map(Stage::code_bytes).sum()
     }
+}
+
+/// 64-bit FNV-1a: tells code from other code, not from forgeries.
+fn digest(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xCBF2_9CE4_8422_2325, |h, &b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01B3)
+    })
 }
 
 /// Numbers of four bytes.

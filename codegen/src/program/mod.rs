@@ -206,7 +206,7 @@ impl Addr {
 
 /// A vector operation. `W` is the program's width in bytes; "lane" is a group of 16 bytes;
 /// elements are little-endian.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
     /// Every byte is `.0`.
     Splat8(u8),
@@ -326,7 +326,7 @@ pub enum Element {
 }
 
 /// One step of a program.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Stmt {
     /// `value = op`.
     Let(Value, Op),
@@ -355,7 +355,7 @@ pub enum Stmt {
 }
 
 /// A loop with a constant trip count (at least 1) and values carried from one turn to the next.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Loop {
     /// The counter.
     pub counter: Counter,
@@ -368,7 +368,7 @@ pub struct Loop {
 }
 
 /// One carried value. After the loop, `result` names what `next` was in the last turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Carried {
     /// Before the first turn (defined outside).
     pub init: Value,

@@ -1,13 +1,14 @@
 //! Which kernel serves a product: the one forced by name, else the profile's, else the nearest the profile
 //! knows, else an estimate, down to the interpreter. An answer always exists, and never depends on a clock.
 //!
-//! Kernels are emitted once for each spec and K. A profile may name another panel for every bucket of token
+//! Kernels are emitted, and compared with the oracle, once for each spec and K. A profile may name another panel for every bucket of token
 //! counts; each panel is a copy of the weights, so no layer gets more than [`MAX_PACKINGS`].
 //!
 //! Where the system refuses memory for code, kernels are interpreted, and [`Kernels::into_no_code`] says why.
 
 use crate::graph::Product;
 use crate::network::KernelsUsed;
+use crate::network::exact;
 use crate::network::head::HeadForm;
 use crate::network::linear::{BUCKETS, ByBucket};
 use crate::profile::{M_BUCKETS, Match, Profile};
@@ -70,12 +71,14 @@ pub struct ForcedError {
 pub struct Kernels {
     cpu: Features,
     profile: Profile,
+    threads: usize,
     forced: Option<KernelSpec>,
     head: Option<HeadForm>,
     set: KernelSet,
     no_code: Option<MemoryError>,
     /// `None` where a spec cannot be built.
     built: HashMap<(KernelSpec, usize), Option<Arc<Kernel>>>,
+    notes: Vec<String>,
     used: KernelsUsed,
 }
 
@@ -85,13 +88,20 @@ impl Kernels {
         Self {
             cpu,
             profile,
+            threads: 1,
             forced: None,
             head: None,
             set: KernelSet::new(cpu),
             no_code: None,
             built: HashMap::new(),
+            notes: Vec::new(),
             used: BTreeMap::new(),
         }
+    }
+
+    /// Chooses for products on `threads`.
+    pub fn on_threads(self, threads: usize) -> Self {
+        Self { threads, ..self }
     }
 
     /// Uses `spec` for everything.
@@ -217,14 +227,27 @@ impl Kernels {
                 Err(why) => Err(ForcedError { spec, k, why }),
             };
         }
+        let found = self.profile.choose((n, k), m, self.threads, groups, self.cpu);
         // Group scales change which family is fastest: entries without them say nothing here.
-        if let Some((entry, how)) = self.profile.choose(n, k, m, groups, self.cpu) {
-            let origin = match how {
-                Match::Exact => Origin::Profile,
-                Match::Nearest => Origin::Nearest,
+        if let Some((entry, how)) = found {
+            let (spec, origin) = match how {
+                Match::Exact => (entry.spec.clone(), Origin::Profile),
+                Match::Nearest => (entry.spec.clone(), Origin::Nearest),
             };
-            if let Some(kernel) = self.get(&entry.spec.clone(), k) {
+            let measured = (entry.k == k).then_some(entry.evidence.code).flatten();
+            if let Some(kernel) = self.get(&spec, k) {
+                let emitted = kernel.spec().isa != Isa::Interp && kernel.code_bytes() > 0;
+                if emitted && measured.is_some_and(|code| code != kernel.code_digest()) {
+                    self.note(format!(
+                        "{spec} for K = {k} was measured with other code than this build makes: the entry is stale"
+                    ));
+                }
                 return Ok((kernel, origin));
+            }
+            if self.no_code.is_none() {
+                self.note(format!(
+                    "{spec} for K = {k} is not used, another kernel takes its place"
+                ));
             }
         }
         let estimate =
@@ -237,6 +260,17 @@ impl Kernels {
     /// What was chosen.
     pub fn used(&self) -> &KernelsUsed {
         &self.used
+    }
+
+    /// What is to be said aloud: kernels of the profile that are not used, or not what was measured; each once.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    fn note(&mut self, note: String) {
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
     }
 
     /// Why kernels are interpreted although code could be emitted, if memory for code cannot be had.
@@ -269,7 +303,12 @@ impl Kernels {
 
     fn build(&mut self, spec: &KernelSpec, k: usize) -> Result<Arc<Kernel>, KernelError> {
         let mut added = self.set.add(vec![plan(spec, k)?])?;
-        Ok(added.remove(0))
+        let kernel = added.remove(0);
+        if let Err(wrong) = exact::check(&kernel) {
+            self.note(wrong.to_string());
+            return Err(wrong.into());
+        }
+        Ok(kernel)
     }
 }
 
@@ -365,17 +404,8 @@ mod tests {
             evidence: Evidence {
                 m: first,
                 threads: 1,
-                cold: true,
                 median_ns: 1.0,
-                mad_ns: 0.0,
-                samples: 1,
-                gb_per_s: 1.0,
-                gmac_per_s: 1.0,
-                roofline_fraction: 1.0,
-                timed: 1,
-                unsupported: 0,
-                runner_up: None,
-                end: String::new(),
+                ..Evidence::default()
             },
         }
     }
@@ -413,6 +443,11 @@ mod tests {
         let mut kernels = interpreted(vec![entry(64, 96, 1, "i2s-i2s-1x7c16-interp")]);
         let (_, origin) = kernels.choose(64, 96, 1).expect("an answer");
         assert_eq!(origin, Origin::Estimate);
+        kernels.choose(64, 96, 1).expect("an answer");
+        let [note] = kernels.notes() else {
+            panic!("said once: {:?}", kernels.notes());
+        };
+        assert!(note.contains("i2s-i2s-1x7c16-interp"), "{note}");
     }
 
     #[test]

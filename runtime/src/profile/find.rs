@@ -1,7 +1,7 @@
 //! Where a profile comes from: the path asked for, `$BITNET_PROFILE`, the user's folder, the nearest of the
 //! shipped ones, or none.
 
-use super::{Profile, ProfileError, State, parse};
+use super::{Machine, Profile, ProfileError, State, parse};
 use crate::small_file;
 use bitnet_codegen::Features;
 use std::path::{Path, PathBuf};
@@ -75,9 +75,9 @@ fn path_in_environment(name: &str) -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
-/// Finds the profile for a machine called `cpu` with `features`. A file that was asked for and cannot be used
+/// Finds the profile for `here`, whose kernels may use `features`. A file that was asked for and cannot be used
 /// falls through to the next source, with a note.
-pub fn find(asked: Option<&Path>, cpu: &str, features: Features) -> Found {
+pub fn find(asked: Option<&Path>, here: &Machine, features: Features) -> Found {
     let asked = asked
         .map(Path::to_owned)
         .or_else(|| path_in_environment("BITNET_PROFILE"));
@@ -85,12 +85,12 @@ pub fn find(asked: Option<&Path>, cpu: &str, features: Features) -> Found {
     let mut bad = None;
     if let Some(path) = asked.or(user) {
         match read(&path) {
-            Ok(profile) => return judge(profile, Source::File(path), cpu, features),
+            Ok(profile) => return judge(profile, Source::File(path), here, features),
             Err(e @ ProfileError::Read { .. }) => bad = Some(e.to_string()),
             Err(e) => bad = Some(format!("profile {}: {e}", path.display())),
         }
     }
-    let mut found = shipped(SHIPPED, cpu, features);
+    let mut found = shipped(SHIPPED, here, features);
     let instead = match &found.source {
         Source::Estimate => "kernels are estimated".to_owned(),
         other => format!("kernels are those of {other}"),
@@ -121,8 +121,8 @@ pub fn read(path: &Path) -> Result<Profile, ProfileError> {
     parse(&text)
 }
 
-fn judge(profile: Profile, source: Source, cpu: &str, features: Features) -> Found {
-    let (state, why) = profile.state(cpu, features);
+fn judge(profile: Profile, source: Source, here: &Machine, features: Features) -> Found {
+    let (state, why) = profile.state(here, features);
     let note = (state != State::Exact).then(|| {
         format!(
             "profile {source} is {}: {why}; `bitnet-tune tune` measures this machine",
@@ -137,24 +137,37 @@ fn judge(profile: Profile, source: Source, cpu: &str, features: Features) -> Fou
     }
 }
 
-/// The shipped profile of this very CPU, else the one with most features in common whose kernels all run here.
-fn shipped(list: &[ShippedProfile], cpu: &str, features: Features) -> Found {
-    let here: Vec<&str> = features.iter().map(|f| f.name()).collect();
+/// The shipped profile for `here`, whatever the user has.
+pub fn find_shipped(here: &Machine, features: Features) -> Found {
+    shipped(SHIPPED, here, features)
+}
+
+/// The shipped profile that fits best, of those whose kernels all run here: the best state, then the same vendor,
+/// then most features in common. That of another CPU is a guess, but a better one than none.
+fn shipped(list: &[ShippedProfile], here: &Machine, features: Features) -> Found {
+    let names: Vec<&str> = features.iter().map(|f| f.name()).collect();
+    let fit = |p: &Profile| {
+        let state = match p.state(here, features).0 {
+            State::Exact => 3,
+            State::Compatible => 2,
+            State::Stale => 1,
+            State::Foreign => 0,
+        };
+        let common = p
+            .host
+            .features
+            .iter()
+            .filter(|f| names.contains(&f.as_str()));
+        (state, p.host.machine.vendor == here.vendor, common.count())
+    };
+    let runs = |p: &Profile| p.entries.iter().all(|e| e.spec.isa.runs_on(features));
     let best = list
         .iter()
         .filter_map(|s| Some((s.name, parse(s.text).ok()?)))
-        .filter(|(_, p)| p.state(cpu, features).0 != State::Foreign && !p.entries.is_empty())
-        .max_by_key(|(_, p)| {
-            let common = p
-                .host
-                .features
-                .iter()
-                .filter(|f| here.contains(&f.as_str()))
-                .count();
-            (p.host.cpu == cpu, common)
-        });
+        .filter(|(_, p)| runs(p) && !p.entries.is_empty())
+        .max_by_key(|(_, p)| fit(p));
     match best {
-        Some((name, profile)) => judge(profile, Source::Shipped(name), cpu, features),
+        Some((name, profile)) => judge(profile, Source::Shipped(name), here, features),
         None => Found {
             profile: Profile::default(),
             source: Source::Estimate,
@@ -180,21 +193,21 @@ mod tests {
     fn a_missing_or_broken_file_falls_back_and_is_said() {
         let missing = find(
             Some(Path::new("/nonexistent/p.toml")),
-            "cpu",
+            &Machine::default(),
             Features::NONE,
         );
         assert!(missing.note.expect("said").contains("/nonexistent/p.toml"));
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("p.toml");
         std::fs::write(&path, "version = 1\n[").expect("written");
-        let broken = find(Some(&path), "cpu", Features::NONE);
+        let broken = find(Some(&path), &Machine::default(), Features::NONE);
         let note = broken.note.expect("said");
         assert!(note.contains("p.toml") && !note.contains('\n'), "{note}");
         assert!(broken.profile.entries.is_empty());
     }
 
     #[test]
-    fn a_foreign_shipped_profile_is_not_taken() {
+    fn a_shipped_profile_whose_kernels_do_not_run_is_not_taken() {
         let text = "version = 1\ngenerator = \"0.1.0\"\n[host]\ncpu = \"big\"\n[[kernel]]\nn = 64\nk = 64\nm_from = 1\n\
             spec = \"i2s-i2s-1x32c16-ISA\"\nm = 1\nthreads = 1\ncold = true\nmedian_ns = 1.0\nmad_ns = 0.0\nsamples = 3\n\
             gb_per_s = 1.0\ngmac_per_s = 1.0\nroofline_fraction = 0.5\ntimed = 1\nunsupported = 0\n";
@@ -210,13 +223,14 @@ mod tests {
                 text: own,
             },
         ];
-        let found = shipped(&list, "cpu", Features::NONE);
+        let found = shipped(&list, &Machine::default(), Features::NONE);
         assert_eq!(
             (found.source, found.state),
-            (Source::Shipped("small"), Some(State::Compatible))
+            (Source::Shipped("small"), Some(State::Foreign)),
+            "another CPU's, and said to be"
         );
         assert_eq!(
-            shipped(&list[..1], "cpu", Features::NONE).source,
+            shipped(&list[..1], &Machine::default(), Features::NONE).source,
             Source::Estimate
         );
     }

@@ -6,10 +6,12 @@
 mod find;
 mod machine;
 mod schema;
+mod state;
 
-pub use find::{Found, SHIPPED, ShippedProfile, Source, find, read, user_path};
-pub use machine::cpu_name;
+pub use find::{Found, SHIPPED, ShippedProfile, Source, find, find_shipped, read, user_path};
+pub use machine::{Cache, Machine, cpu_name};
 pub use schema::{ProfileError, parse, render, save};
+pub use state::State;
 
 use bitnet_codegen::{Features, Groups, KernelSpec};
 use std::collections::BTreeMap;
@@ -70,12 +72,10 @@ impl fmt::Display for MBucket {
 /// The machine that a profile was measured on.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HostRecord {
-    /// The CPU's own name.
-    pub cpu: String,
-    /// Names of the features that kernels may use.
+    /// What it is.
+    pub machine: Machine,
+    /// Names of the features that kernels may use: detected, and proven by running kernels that need them.
     pub features: Vec<String>,
-    /// Sizes of the caches in bytes, nearest first.
-    pub caches_bytes: Vec<usize>,
     /// Read bandwidth by thread count.
     pub read_gb_per_s: BTreeMap<String, f64>,
     /// Dot-product peak by thread count.
@@ -83,7 +83,7 @@ pub struct HostRecord {
 }
 
 /// Why a kernel was chosen.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Evidence {
     /// Tokens that it was timed with.
     pub m: usize,
@@ -95,22 +95,42 @@ pub struct Evidence {
     pub median_ns: f64,
     /// Median absolute deviation.
     pub mad_ns: f64,
+    /// The 95 % interval of the median; both 0 in old profiles.
+    pub interval_ns: (f64, f64),
     /// Timings behind the median.
     pub samples: usize,
     /// Packed weights read per second.
     pub gb_per_s: f64,
     /// Multiply-accumulates per second.
     pub gmac_per_s: f64,
-    /// Fraction of the measured roofline.
+    /// Fraction of the roofline, measured in the same minute.
     pub roofline_fraction: f64,
+    /// What the cost model expected; 0 in old profiles.
+    pub predicted_ns: f64,
+    /// How much slower the model's first guess and the best of its first eight guesses are than the best.
+    pub regret: Option<(f64, f64)>,
     /// Candidates that were verified and timed.
     pub timed: usize,
     /// Candidates that do not exist on the machine.
     pub unsupported: usize,
     /// The best other candidate and its median time.
     pub runner_up: Option<(KernelSpec, f64)>,
-    /// Why the search ended.
+    /// Candidates that cannot be told from the winner, which has the least name of them.
+    pub tied: Vec<KernelSpec>,
+    /// A digest of the kernel's code; `None` in old profiles.
+    pub code: Option<u64>,
+    /// Why the search ended, or where the choice came from if not from a search.
     pub end: String,
+}
+
+/// An entry with fewer samples than this is thin.
+pub const ENOUGH_SAMPLES: usize = 10;
+
+impl Evidence {
+    /// Whether there are too few samples to rely on.
+    pub fn is_thin(&self) -> bool {
+        self.samples < ENOUGH_SAMPLES
+    }
 }
 
 /// One choice.
@@ -124,8 +144,36 @@ pub struct Entry {
     pub bucket: MBucket,
     /// The winner.
     pub spec: KernelSpec,
-    /// Why.
+    /// Why; its `threads` are part of the question that the entry answers.
     pub evidence: Evidence,
+}
+
+/// Under which circumstances a profile was measured.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Conditions {
+    /// Seconds that all searches together were given.
+    pub budget_s: f64,
+    /// Relative spread of one timing repeated: what no difference below it can be trusted.
+    pub noise: f64,
+    /// Share of the CPUs that other processes, or other guests of the machine, took.
+    pub other_load: f64,
+    /// What else is to be said, one line each.
+    pub notes: Vec<String>,
+}
+
+/// What a whole token or prompt was measured to take under three sets of kernels, and the choice that follows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Phase {
+    /// `decode` or `prefill`.
+    pub name: String,
+    /// Threads that it was measured with.
+    pub threads: usize,
+    /// Tokens of a batch; 1 for decoding.
+    pub batch: usize,
+    /// Whose kernels are in the profile: `tuned`, `untuned` or `shipped`.
+    pub chosen: String,
+    /// Tokens per second by whose kernels they were.
+    pub tokens_per_s: BTreeMap<String, f64>,
 }
 
 /// A machine's choices.
@@ -137,6 +185,12 @@ pub struct Profile {
     pub date: String,
     /// The machine.
     pub host: HostRecord,
+    /// The circumstances.
+    pub conditions: Conditions,
+    /// The constants of the cost model, by name, in nanoseconds.
+    pub costs: BTreeMap<String, f64>,
+    /// Whole tokens and prompts.
+    pub phases: Vec<Phase>,
     /// The choices.
     pub entries: Vec<Entry>,
     /// Kernel names that this build does not know (a newer generator's); kept to be told.
@@ -145,31 +199,6 @@ pub struct Profile {
 
 /// The generator of this build.
 pub const GENERATOR: &str = env!("CARGO_PKG_VERSION");
-
-/// How a profile fits this machine and build.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// This CPU, these features, this generator.
-    Exact,
-    /// Another machine, but every kernel runs here.
-    Compatible,
-    /// This machine, but made by another version of the generator, or naming kernels that are gone.
-    Stale,
-    /// Kernels that this CPU cannot run.
-    Foreign,
-}
-
-impl State {
-    /// The word that the tools print.
-    pub fn name(self) -> &'static str {
-        match self {
-            State::Exact => "exact",
-            State::Compatible => "compatible",
-            State::Stale => "stale",
-            State::Foreign => "foreign",
-        }
-    }
-}
 
 /// How an entry answers a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,49 +210,14 @@ pub enum Match {
 }
 
 impl Profile {
-    /// How the profile fits a machine called `cpu` with `features`, and why.
-    pub fn state(&self, cpu: &str, features: Features) -> (State, String) {
-        if let Some(e) = self.entries.iter().find(|e| !e.spec.isa.runs_on(features)) {
-            return (
-                State::Foreign,
-                format!("{} needs {}, which this CPU lacks", e.spec, e.spec.isa),
-            );
-        }
-        if let Some(name) = self.unknown.first() {
-            return (
-                State::Stale,
-                format!("kernel {name} is not known to generator {GENERATOR}"),
-            );
-        }
-        if self.generator != GENERATOR {
-            return (
-                State::Stale,
-                format!("made by generator {}, this is {GENERATOR}", self.generator),
-            );
-        }
-        let here: Vec<String> = features.iter().map(|f| f.name().to_owned()).collect();
-        if self.host.cpu != cpu {
-            return (
-                State::Compatible,
-                format!("measured on {:?}, this is {cpu:?}", self.host.cpu),
-            );
-        }
-        if self.host.features != here {
-            return (
-                State::Compatible,
-                "the same CPU with other features".to_owned(),
-            );
-        }
-        (State::Exact, format!("measured on this {cpu}"))
-    }
-
-    /// The choice for a product: the very entry, else the nearest shape in the bucket, else the
-    /// nearest bucket. Only kernels that run on `features`.
+    /// The choice for a product on `threads`: the very entry, else the nearest shape in the bucket, else the
+    /// nearest bucket; another number of threads weighs less than another shape. Only kernels that run on
+    /// `features`.
     pub fn choose(
         &self,
-        n: usize,
-        k: usize,
+        (n, k): (usize, usize),
         m: usize,
+        threads: usize,
         groups: Option<Groups>,
         features: Features,
     ) -> Option<(&Entry, Match)> {
@@ -232,7 +226,7 @@ impl Profile {
         let distance = |e: &Entry| {
             let buckets = e.bucket.index().abs_diff(bucket.index()) as f64;
             // A bucket away weighs more than any ratio of shapes.
-            buckets * 100.0 + far(e.n, n) + far(e.k, k)
+            buckets * 100.0 + far(e.n, n) + far(e.k, k) + 0.1 * far(e.evidence.threads, threads)
         };
         self.entries
             .iter()
@@ -263,13 +257,18 @@ mod tests {
                 cold: true,
                 median_ns: 1000.5,
                 mad_ns: 1.0,
+                interval_ns: (990.25, 1010.5),
                 samples: 9,
                 gb_per_s: 30.0,
                 gmac_per_s: 120.0,
                 roofline_fraction: 0.7,
+                predicted_ns: 900.0,
+                regret: Some((0.25, 0.0)),
                 timed: 12,
                 unsupported: 3,
                 runner_up: Some((KernelSpec::new("dense", "dense", 1, 32, 20, isa), 1100.0)),
+                tied: vec![KernelSpec::new("i2s", "i2s", 1, 64, 16, isa)],
+                code: Some(u64::MAX - 1),
                 end: "complete".into(),
             },
         }
@@ -280,11 +279,28 @@ mod tests {
             generator: GENERATOR.into(),
             date: "2026-11-20".into(),
             host: HostRecord {
-                cpu: "Test CPU".into(),
-                features: vec![],
-                caches_bytes: vec![49152],
-                ..HostRecord::default()
+                machine: Machine {
+                    quota_cpus: Some(1.5),
+                    ..Machine::probe()
+                },
+                features: vec!["avx2".into()],
+                read_gb_per_s: [("1".to_owned(), 30.5)].into(),
+                peak_gmac_per_s: [("1".to_owned(), 235.0)].into(),
             },
+            conditions: Conditions {
+                budget_s: 120.0,
+                noise: 0.03,
+                other_load: 0.5,
+                notes: vec!["another process took half of the machine".into()],
+            },
+            costs: [("w64.load".to_owned(), 0.25)].into(),
+            phases: vec![Phase {
+                name: "decode".into(),
+                threads: 2,
+                batch: 1,
+                chosen: "tuned".into(),
+                tokens_per_s: [("tuned".to_owned(), 30.0)].into(),
+            }],
             entries: vec![
                 entry(2560, 2560, 1, Isa::Interp),
                 entry(6912, 2560, 1, Isa::Interp),
@@ -315,7 +331,7 @@ mod tests {
     fn the_nearest_entry_answers_and_foreign_kernels_do_not() {
         let p = sample();
         let choose = |n, k, m| {
-            p.choose(n, k, m, None, Features::NONE)
+            p.choose((n, k), m, 2, None, Features::NONE)
                 .map(|(e, how)| (e.n, e.bucket.first, how))
         };
         assert_eq!(choose(6912, 2560, 1), Some((6912, 1, Match::Exact)));
@@ -327,7 +343,7 @@ mod tests {
         );
         assert_eq!(choose(2560, 2560, 200), Some((2560, 64, Match::Nearest)));
         assert_eq!(
-            Profile::default().choose(1, 1, 1, None, Features::NONE),
+            Profile::default().choose((1, 1), 1, 1, None, Features::NONE),
             None
         );
     }
@@ -339,17 +355,18 @@ mod tests {
     }
 
     #[test]
-    fn states_are_told_apart() {
-        let state = |p: &Profile, cpu: &str| p.state(cpu, Features::NONE).0;
+    fn the_entry_of_the_nearest_number_of_threads_answers() {
         let mut p = sample();
-        assert_eq!(state(&p, "Test CPU"), State::Foreign);
-        p.entries.pop();
-        assert_eq!(state(&p, "Test CPU"), State::Exact);
-        assert_eq!(state(&p, "Other CPU"), State::Compatible);
-        p.generator = "0.0.1".into();
-        assert_eq!(state(&p, "Test CPU"), State::Stale);
-        p.generator = GENERATOR.into();
-        p.unknown.push("warp-i2s-1x1c1-avx4096".into());
-        assert_eq!(state(&p, "Test CPU"), State::Stale);
+        let mut other = entry(2560, 2560, 1, Isa::Interp);
+        other.evidence.threads = 1;
+        other.spec.nr = 16;
+        p.entries.push(other);
+        let nr = |threads| {
+            let found = p.choose((2560, 2560), 1, threads, Features::NONE);
+            found.map(|(e, how)| (e.spec.nr, how))
+        };
+        assert_eq!(nr(1), Some((16, Match::Exact)));
+        assert_eq!(nr(2), Some((32, Match::Exact)));
+        assert_eq!(nr(8), Some((32, Match::Exact)), "nearer than another shape");
     }
 }

@@ -1,7 +1,9 @@
 //! The TOML form of a profile: its own types, versioned, apart from the core types.
 //! A file is taken whole or not at all; unknown kernel names are kept aside, not guessed at.
 
-use super::{Entry, Evidence, HostRecord, M_BUCKETS, MBucket, Profile};
+use super::{
+    Cache, Conditions, Entry, Evidence, HostRecord, M_BUCKETS, MBucket, Machine, Phase, Profile,
+};
 use crate::new_file::NewFile;
 use bitnet_codegen::KernelSpec;
 use serde::{Deserialize, Serialize};
@@ -10,7 +12,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// The version that this build writes; it reads this and older ones.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Entries beyond this are not a profile but an attack on memory.
 const MAX_ENTRIES: usize = 100_000;
@@ -64,23 +66,72 @@ struct File {
     #[serde(default)]
     date: String,
     host: FileHost,
+    #[serde(default)]
+    conditions: FileConditions,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    costs: BTreeMap<String, f64>,
+    #[serde(default, rename = "phase", skip_serializing_if = "Vec::is_empty")]
+    phases: Vec<FilePhase>,
     #[serde(default, rename = "kernel")]
     kernels: Vec<FileEntry>,
 }
 
+/// Fields past `peak_gmac_per_s` are version 2's.
 #[derive(Serialize, Deserialize)]
 struct FileHost {
     cpu: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    vendor: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    family: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    model: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stepping: Option<u32>,
     #[serde(default)]
     features: Vec<String>,
     #[serde(default)]
     caches_bytes: Vec<usize>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    caches_shared_by: Vec<String>,
+    #[serde(default)]
+    cpus: usize,
+    #[serde(default)]
+    threads_per_core: usize,
+    #[serde(default)]
+    numa_nodes: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hypervisor: Option<String>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    kernel: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    quota_cpus: Option<f64>,
     #[serde(default)]
     read_gb_per_s: BTreeMap<String, f64>,
     #[serde(default)]
     peak_gmac_per_s: BTreeMap<String, f64>,
 }
 
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct FileConditions {
+    budget_s: f64,
+    noise: f64,
+    other_load: f64,
+    notes: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FilePhase {
+    name: String,
+    threads: usize,
+    batch: usize,
+    chosen: String,
+    #[serde(default)]
+    tokens_per_s: BTreeMap<String, f64>,
+}
+
+/// `interval_ns`, `predicted_ns`, `regret`, `tied` and `code` are version 2's.
 #[derive(Serialize, Deserialize)]
 struct FileEntry {
     n: usize,
@@ -92,16 +143,26 @@ struct FileEntry {
     cold: bool,
     median_ns: f64,
     mad_ns: f64,
+    #[serde(default)]
+    interval_ns: [f64; 2],
     samples: usize,
     gb_per_s: f64,
     gmac_per_s: f64,
     roofline_fraction: f64,
+    #[serde(default)]
+    predicted_ns: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    regret: Option<[f64; 2]>,
     timed: usize,
     unsupported: usize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     runner_up: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     runner_up_median_ns: Option<f64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tied: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
     #[serde(default)]
     end: String,
 }
@@ -139,13 +200,15 @@ pub fn parse(text: &str) -> Result<Profile, ProfileError> {
     let mut profile = Profile {
         generator: file.generator,
         date: file.date,
-        host: HostRecord {
-            cpu: file.host.cpu,
-            features: file.host.features,
-            caches_bytes: file.host.caches_bytes,
-            read_gb_per_s: file.host.read_gb_per_s,
-            peak_gmac_per_s: file.host.peak_gmac_per_s,
+        host: host(file.host),
+        conditions: Conditions {
+            budget_s: file.conditions.budget_s,
+            noise: file.conditions.noise,
+            other_load: file.conditions.other_load,
+            notes: file.conditions.notes,
         },
+        costs: file.costs,
+        phases: file.phases.into_iter().map(phase).collect(),
         ..Profile::default()
     };
     for (i, e) in file.kernels.into_iter().enumerate() {
@@ -155,6 +218,49 @@ pub fn parse(text: &str) -> Result<Profile, ProfileError> {
         }
     }
     Ok(profile)
+}
+
+/// Caches are written as sizes, nearest first, for so did version 1; which level each is follows from its place.
+fn host(h: FileHost) -> HostRecord {
+    let caches = h
+        .caches_bytes
+        .into_iter()
+        .enumerate()
+        .map(|(i, bytes)| Cache {
+            level: i as u32 + 1,
+            kind: if i == 0 { "Data" } else { "Unified" }.into(),
+            bytes,
+            shared_by: h.caches_shared_by.get(i).cloned().unwrap_or_default(),
+        });
+    HostRecord {
+        machine: Machine {
+            cpu: h.cpu,
+            vendor: h.vendor,
+            family: h.family,
+            model: h.model,
+            stepping: h.stepping,
+            caches: caches.collect(),
+            cpus: h.cpus,
+            threads_per_core: h.threads_per_core,
+            numa_nodes: h.numa_nodes,
+            hypervisor: h.hypervisor,
+            kernel: h.kernel,
+            quota_cpus: h.quota_cpus,
+        },
+        features: h.features,
+        read_gb_per_s: h.read_gb_per_s,
+        peak_gmac_per_s: h.peak_gmac_per_s,
+    }
+}
+
+fn phase(p: FilePhase) -> Phase {
+    Phase {
+        name: p.name,
+        threads: p.threads,
+        batch: p.batch,
+        chosen: p.chosen,
+        tokens_per_s: p.tokens_per_s,
+    }
 }
 
 fn entry(i: usize, e: FileEntry, spec: KernelSpec) -> Result<Entry, ProfileError> {
@@ -188,13 +294,18 @@ fn entry(i: usize, e: FileEntry, spec: KernelSpec) -> Result<Entry, ProfileError
         cold: e.cold,
         median_ns: e.median_ns,
         mad_ns: e.mad_ns,
+        interval_ns: (e.interval_ns[0], e.interval_ns[1]),
         samples: e.samples,
         gb_per_s: e.gb_per_s,
         gmac_per_s: e.gmac_per_s,
         roofline_fraction: e.roofline_fraction,
+        predicted_ns: e.predicted_ns,
+        regret: e.regret.map(|[first, eight]| (first, eight)),
         timed: e.timed,
         unsupported: e.unsupported,
         runner_up,
+        tied: e.tied.iter().filter_map(|s| s.parse().ok()).collect(),
+        code: e.code.and_then(|hex| u64::from_str_radix(&hex, 16).ok()),
         end: e.end,
     };
     Ok(Entry {
@@ -213,24 +324,54 @@ fn entry(i: usize, e: FileEntry, spec: KernelSpec) -> Result<Entry, ProfileError
 /// # Panics
 /// Never: every field has a TOML form.
 pub fn render(profile: &Profile) -> String {
-    let h = &profile.host;
+    let (h, c) = (&profile.host, &profile.conditions);
+    let m = &h.machine;
     let file = File {
         version: VERSION,
         generator: profile.generator.clone(),
         date: profile.date.clone(),
         host: FileHost {
-            cpu: h.cpu.clone(),
+            cpu: m.cpu.clone(),
+            vendor: m.vendor.clone(),
+            family: m.family,
+            model: m.model,
+            stepping: m.stepping,
             features: h.features.clone(),
-            caches_bytes: h.caches_bytes.clone(),
+            caches_bytes: m.caches.iter().map(|c| c.bytes).collect(),
+            caches_shared_by: m.caches.iter().map(|c| c.shared_by.clone()).collect(),
+            cpus: m.cpus,
+            threads_per_core: m.threads_per_core,
+            numa_nodes: m.numa_nodes,
+            hypervisor: m.hypervisor.clone(),
+            kernel: m.kernel.clone(),
+            quota_cpus: m.quota_cpus,
             read_gb_per_s: h.read_gb_per_s.clone(),
             peak_gmac_per_s: h.peak_gmac_per_s.clone(),
         },
+        conditions: FileConditions {
+            budget_s: c.budget_s,
+            noise: c.noise,
+            other_load: c.other_load,
+            notes: c.notes.clone(),
+        },
+        costs: profile.costs.clone(),
+        phases: profile.phases.iter().map(file_phase).collect(),
         kernels: profile.entries.iter().map(file_entry).collect(),
     };
     let body = toml::to_string(&file).expect("a profile has a TOML form");
     format!(
         "# Kernels that won on this machine, with their evidence. Written by `bitnet-tune tune`.\n{body}"
     )
+}
+
+fn file_phase(p: &Phase) -> FilePhase {
+    FilePhase {
+        name: p.name.clone(),
+        threads: p.threads,
+        batch: p.batch,
+        chosen: p.chosen.clone(),
+        tokens_per_s: p.tokens_per_s.clone(),
+    }
 }
 
 fn file_entry(e: &Entry) -> FileEntry {
@@ -245,14 +386,19 @@ fn file_entry(e: &Entry) -> FileEntry {
         cold: v.cold,
         median_ns: v.median_ns,
         mad_ns: v.mad_ns,
+        interval_ns: [v.interval_ns.0, v.interval_ns.1],
         samples: v.samples,
         gb_per_s: v.gb_per_s,
         gmac_per_s: v.gmac_per_s,
         roofline_fraction: v.roofline_fraction,
+        predicted_ns: v.predicted_ns,
+        regret: v.regret.map(|(first, eight)| [first, eight]),
         timed: v.timed,
         unsupported: v.unsupported,
         runner_up: v.runner_up.as_ref().map(|(s, _)| s.to_string()),
         runner_up_median_ns: v.runner_up.as_ref().map(|(_, ns)| *ns),
+        tied: v.tied.iter().map(ToString::to_string).collect(),
+        code: v.code.map(|digest| format!("{digest:016x}")),
         end: v.end.clone(),
     }
 }
@@ -304,7 +450,7 @@ unsupported = 0
     fn a_small_file_is_read_and_wrong_fields_are_named() {
         assert_eq!(parse(GOOD).expect("good").entries.len(), 1);
         for (from, to, want) in [
-            ("version = 1", "version = 2", "version 2"),
+            ("version = 1", "version = 3", "version 3"),
             ("version = 1", "", "no version"),
             ("n = 64", "n = 0", "kernel[0]"),
             ("n = 64", "n = -1", "not a profile"),

@@ -2,13 +2,14 @@
 
 use super::explain::read;
 use crate::host::Host;
-use crate::measure::{KernelBench, Setting};
+use crate::lab::Lab;
+use crate::space::Space;
+use crate::space::model::Case;
 use anyhow::{Result, bail};
 use bitnet_cli::cpu::features;
-use bitnet_cli::signals::{self, STOP};
+use bitnet_cli::signals;
 use bitnet_cli::terminal::Terminal;
-use bitnet_codegen::Problem;
-use bitnet_runtime::pool::Pool;
+use bitnet_codegen::{Problem, plan};
 use serde::Serialize;
 use std::path::Path;
 
@@ -30,14 +31,14 @@ struct State {
 pub fn run(terminal: &Terminal, path: &Path) -> Result<()> {
     let profile = read(path)?;
     let host = Host::probe(features(terminal));
-    let (state, why) = profile.state(&host.cpu, host.features);
+    let (state, why) = profile.state(&host.machine, host.features);
     let report = State {
         path: path.display().to_string(),
         state: state.name(),
         why,
         kernels: profile.entries.len(),
-        measured_on: profile.host.cpu.clone(),
-        this_cpu: host.cpu,
+        measured_on: profile.host.machine.kind(),
+        this_cpu: host.machine.kind(),
     };
     terminal.print(&report, || {
         format!(
@@ -66,7 +67,13 @@ struct Verdict {
 pub fn verify(terminal: &Terminal, path: &Path) -> Result<()> {
     let profile = read(path)?;
     let host = Host::probe(features(terminal));
-    let pool = Pool::new(host.threads)?;
+    let mut lab = Lab::new(host.features, plan, host.threads, host.last_level_bytes());
+    let case = Case {
+        problem: Problem::new(1, 1, 1),
+        threads: host.threads,
+        cold: false,
+    };
+    lab.open(&Space::of(case, Vec::new()))?;
     let mut verdicts = Vec::new();
     let _watch = signals::watch();
     for e in &profile.entries {
@@ -77,17 +84,8 @@ pub fn verify(terminal: &Terminal, path: &Path) -> Result<()> {
                 profile.entries.len()
             );
         }
-        // One token beyond a whole tile, so that the tail kernels are run, too.
-        let m = e.evidence.m + usize::from(e.evidence.m > 1);
-        let problem = Problem::new(m, e.n, e.k);
-        let setting = Setting {
-            problem,
-            cold: false,
-            last_level_bytes: host.last_level_bytes(),
-            features: host.features,
-            peaks: None,
-        };
-        let result = KernelBench::new(setting, &pool, &STOP).verify(&e.spec);
+        let m = e.evidence.m;
+        let result = lab.verify(&e.spec, e.k);
         let why = result.err().map(|r| r.to_string());
         verdicts.push(Verdict {
             n: e.n,

@@ -1,10 +1,11 @@
 //! `bitnet-tune demo`: the whole story on this machine in about a minute.
 
 use super::MEASURING;
-use super::tune::{check_writable, line, out_path};
+use super::tune::{self, check_writable, out_path};
+use super::whole::WholeToken;
 use crate::host::{Host, Measured};
 use crate::shapes::Shapes;
-use crate::tuning::{self, Task};
+use crate::tuning::Task;
 use anyhow::{Context as _, Result, bail};
 use bitnet_cli::args::thread_count;
 use bitnet_cli::cpu::features;
@@ -12,7 +13,6 @@ use bitnet_cli::signals::{self, STOP};
 use bitnet_cli::terminal::Terminal;
 use bitnet_codegen::oracle;
 use bitnet_runtime::decoder::Decoder;
-use bitnet_runtime::format::Model;
 use bitnet_runtime::generate::{GenerateParams, Session};
 use bitnet_runtime::pool::{Chunks, Pool};
 use bitnet_runtime::profile::{self, M_BUCKETS};
@@ -63,6 +63,9 @@ struct Report {
 const PREFILL: usize = 256;
 const DECODE: usize = 64;
 
+/// Time for comparing whole tokens before the profile is written.
+const WHOLE: Duration = Duration::from_secs(4);
+
 /// Runs it all.
 ///
 /// # Errors
@@ -77,7 +80,9 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     }
     terminal.note(&format!(
         "1. this machine: {}, {} threads, best instruction set {}",
-        host.cpu, threads, host.isa
+        host.machine.kind(),
+        threads,
+        host.isa
     ));
     let mut counts = vec![1, threads];
     counts.dedup();
@@ -98,7 +103,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
         ..Setup::default()
     };
     let model = setup.open_model()?;
-    let path = tune(terminal, &host, &measured, &model, threads, options, path)?;
+    let path = tune(terminal, &host, &measured, &setup, options, path)?;
     terminal.note("3. generating with the winners");
     let tuned_setup = Setup {
         profile: Some(path.clone()),
@@ -123,7 +128,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     terminal.note("4. comparing");
     let rows = compare(&host, &measured, &setup, tuned, threads)?;
     let report = Report {
-        cpu: host.cpu.clone(),
+        cpu: host.machine.kind(),
         profile: path.display().to_string(),
         text: options.prompt.clone() + &generated.text,
         rows,
@@ -136,34 +141,34 @@ fn tune(
     terminal: &Terminal,
     host: &Host,
     measured: &Measured,
-    model: &Model,
-    threads: usize,
+    setup: &Setup,
     options: &Options,
     path: PathBuf,
 ) -> Result<PathBuf> {
-    let shapes = Shapes::of_model(model)?;
+    let threads = setup.threads.unwrap_or(host.threads);
+    let shapes = Shapes::of_model(&setup.open_model()?)?;
     let task = Task {
         cold: shapes.weights / 4 > host.last_level_bytes() / 2,
-        shapes: shapes.sizes()?,
-        buckets: (0..M_BUCKETS.len()).rev().collect(),
-        threads,
+        products: shapes.sizes()?,
+        buckets: (0..M_BUCKETS.len()).collect(),
+        threads: vec![threads],
         budget: Duration::from_secs(options.budget),
+        done: Vec::new(),
+        seeds: Vec::new(),
     };
-    let pool = Pool::new(threads)?;
-    let mut progress =
-        |problem, outcome: &_, left| terminal.note(&format!("   {}", line(problem, outcome, left)));
-    let made = tuning::tune(
-        host,
-        measured,
-        &task,
-        &pool,
-        &STOP,
-        Vec::new(),
-        &mut progress,
-    );
-    if signals::asked() || made.entries.is_empty() {
+    let mut made = tune::search(terminal, host, measured, task)?;
+    if signals::asked() || made.profile.entries.is_empty() {
         bail!("stopped while tuning; nothing was written");
     }
+    let whole = WholeToken {
+        model: Some(setup.open_model()?),
+        weights: shapes.weights,
+        products: Vec::new(),
+        threads: vec![threads],
+        budget: WHOLE,
+    };
+    whole.judge(terminal, host, measured, &mut made)?;
+    let made = made.profile;
     if let Err(e) = profile::save(&made, &path) {
         // A home that cannot be written to must not end the story.
         let fallback = std::env::temp_dir().join("bitnet-tune-profile.toml");
@@ -198,7 +203,7 @@ fn compare(
     let empty = tempfile::NamedTempFile::new()?;
     let nothing = profile::Profile {
         generator: profile::GENERATOR.into(),
-        host: tuning::record(host, measured),
+        host: host.record(measured),
         ..profile::Profile::default()
     };
     profile::save(&nothing, empty.path())?;
@@ -209,7 +214,7 @@ fn compare(
     .ready(setup.open_model()?)?;
     let mut speeds = [(0.0f64, 0.0f64); 2];
     // In turn, so that a machine that slows down or speeds up meets both alike.
-    for _ in 0..5 {
+    for _ in 0..7 {
         for (ready, best) in [&mut tuned, &mut untuned].into_iter().zip(&mut speeds) {
             let (decode, prefill) = speed(ready)?;
             *best = (best.0.max(decode), best.1.max(prefill));

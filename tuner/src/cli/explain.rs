@@ -35,7 +35,9 @@ struct Row {
     threads: usize,
     median_ns: f64,
     mad_ns: f64,
+    interval_ns: (f64, f64),
     samples: usize,
+    thin: bool,
     gb_per_s: f64,
     gmac_per_s: f64,
     roofline_fraction: f64,
@@ -43,6 +45,9 @@ struct Row {
     unsupported: usize,
     runner_up: Option<String>,
     runner_up_median_ns: Option<f64>,
+    tied: Vec<String>,
+    predicted_ns: f64,
+    model_regret: Option<(f64, f64)>,
     end: String,
 }
 
@@ -52,6 +57,11 @@ struct Report {
     cpu: String,
     date: String,
     generator: String,
+    budget_s: f64,
+    noise: f64,
+    other_load: f64,
+    notes: Vec<String>,
+    model_regret: Option<(f64, f64)>,
     kernels: Vec<Row>,
     unknown: Vec<String>,
 }
@@ -78,7 +88,9 @@ fn row(e: &Entry) -> Row {
         threads: v.threads,
         median_ns: v.median_ns,
         mad_ns: v.mad_ns,
+        interval_ns: v.interval_ns,
         samples: v.samples,
+        thin: v.is_thin(),
         gb_per_s: v.gb_per_s,
         gmac_per_s: v.gmac_per_s,
         roofline_fraction: v.roofline_fraction,
@@ -86,15 +98,31 @@ fn row(e: &Entry) -> Row {
         unsupported: v.unsupported,
         runner_up: v.runner_up.as_ref().map(|(s, _)| s.to_string()),
         runner_up_median_ns: v.runner_up.as_ref().map(|(_, ns)| *ns),
+        tied: v.tied.iter().map(ToString::to_string).collect(),
+        predicted_ns: v.predicted_ns,
+        model_regret: v.regret,
         end: v.end.clone(),
     }
+}
+
+/// How much slower than the best the cost model's first guess, and the best of its first eight, are in the mean.
+fn mean_regret(entries: &[Entry]) -> Option<(f64, f64)> {
+    let all: Vec<(f64, f64)> = entries.iter().filter_map(|e| e.evidence.regret).collect();
+    let n = all.len() as f64;
+    let mean = |of: fn(&(f64, f64)) -> f64| all.iter().map(of).sum::<f64>() / n;
+    (!all.is_empty()).then(|| (mean(|r| r.0), mean(|r| r.1)))
 }
 
 fn report(path: &Path, p: Profile, keep: impl Fn(&Entry) -> bool) -> Report {
     Report {
         path: path.display().to_string(),
         kernels: p.entries.iter().filter(|e| keep(e)).map(row).collect(),
-        cpu: p.host.cpu,
+        cpu: p.host.machine.kind(),
+        budget_s: p.conditions.budget_s,
+        noise: p.conditions.noise,
+        other_load: p.conditions.other_load,
+        model_regret: mean_regret(&p.entries),
+        notes: p.conditions.notes,
         date: p.date,
         generator: p.generator,
         unknown: p.unknown,
@@ -114,15 +142,28 @@ pub fn show(terminal: &Terminal, path: &Path) -> Result<()> {
         );
         for r in &report.kernels {
             out += &format!(
-                "{:>7} x {:>6}  M {:>6}  {:>9.1} us  {:>7.1} GMAC/s  {:>3.0} %  {}\n",
+                "{:>7} x {:>6}  M {:>6}  {:>2} threads  {:>9.1} us  {:>7.1} GMAC/s  {:>3.0} %  {}{}{}\n",
                 r.n,
                 r.k,
                 r.tokens,
+                r.threads,
                 r.median_ns / 1e3,
                 r.gmac_per_s,
                 r.roofline_fraction * 100.0,
-                r.spec
+                r.spec,
+                if r.tied.is_empty() { "" } else { "  tie" },
+                if r.thin { "  thin" } else { "" },
             );
+        }
+        if let Some((first, eight)) = report.model_regret {
+            out += &format!(
+                "the cost model's first guess is {:.1} % slower than the best, the best of its first eight {:.1} %\n",
+                first * 100.0,
+                eight * 100.0
+            );
+        }
+        for note in &report.notes {
+            out += &format!("note: {note}\n");
         }
         for name in &report.unknown {
             out += &format!("unknown to this build: {name}\n");
@@ -159,7 +200,7 @@ fn words(r: &Row) -> String {
         "weights in cache"
     };
     let mut out = format!(
-        "{} x {} (N x K), {} tokens, {} threads, {weights}:\n  {} won with {:.1} us (±{:.1}, {} timings): {:.1} GB/s, {:.1} GMAC/s, {:.0} % of the roofline\n",
+        "{} x {} (N x K), {} tokens, {} threads, {weights}:\n  {} won with {:.1} us (±{:.1}, {} timings{}): {:.1} GB/s, {:.1} GMAC/s, {:.0} % of the roofline\n",
         r.n,
         r.k,
         r.tokens,
@@ -168,6 +209,7 @@ fn words(r: &Row) -> String {
         r.median_ns / 1e3,
         r.mad_ns / 1e3,
         r.samples,
+        if r.thin { ": thin" } else { "" },
         r.gb_per_s,
         r.gmac_per_s,
         r.roofline_fraction * 100.0
@@ -178,6 +220,15 @@ fn words(r: &Row) -> String {
             "  ahead of {other} with {:.1} us ({percent:+.1} %)\n",
             ns / 1e3
         );
+    }
+    if !r.tied.is_empty() {
+        out += &format!(
+            "  cannot be told from {}; the name decides\n",
+            r.tied.join(", ")
+        );
+    }
+    if r.predicted_ns > 0.0 {
+        out += &format!("  the cost model expected {:.1} us\n", r.predicted_ns / 1e3);
     }
     out + &format!(
         "  {} candidates equalled the oracle and were timed, {} do not exist here; the search ended: {}\n",

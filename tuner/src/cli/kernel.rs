@@ -2,21 +2,22 @@
 
 use super::{MEASURING, Shape};
 use crate::bound;
-use crate::host::Host;
-use crate::measure::{KernelBench, Setting};
+use crate::host::{Host, Measured};
+use crate::lab::Lab;
 use crate::sampler::Samples;
-use crate::search::{Bench, Effort, search};
-use crate::tuning;
+use crate::search::{Bench as _, Search};
+use crate::space::learn::Learner;
+use crate::space::model::{Case, Sketch, predict};
+use crate::space::{Atlas, Candidate, Space};
 use anyhow::{Context as _, Result, bail};
 use bitnet_cli::args::{kernel_spec, thread_count};
 use bitnet_cli::cpu::features;
-use bitnet_cli::signals::{self, STOP};
+use bitnet_cli::signals;
 use bitnet_cli::terminal::Terminal;
-use bitnet_codegen::{Isa, KernelSpec};
-use bitnet_runtime::pool::Pool;
+use bitnet_codegen::{Isa, KernelSpec, plan};
 use clap::Args;
 use serde::Serialize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What to time.
 #[derive(Args)]
@@ -60,6 +61,7 @@ pub struct Report {
     mad_ns: f64,
     min_ns: f64,
     samples: usize,
+    predicted_ns: f64,
     weight_bytes: usize,
     gb_per_s: f64,
     gmac_per_s: f64,
@@ -81,60 +83,32 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     let peaks = measured
         .peaks(threads)
         .context("the peaks were just measured")?;
-    let pool = Pool::new(threads)?;
-    let setting = Setting {
+    let case = Case {
         problem,
+        threads,
         cold: !options.hot,
-        last_level_bytes: host.last_level_bytes(),
-        features: host.features,
-        peaks: Some(peaks),
     };
+    let space = space(&host, &measured, case, options)?;
     let _watch = signals::watch();
-    let mut bench = KernelBench::new(setting, &pool, &STOP);
-    let spec = match &options.spec {
-        Some(spec) => spec.clone(),
-        None => {
-            let filter = options.filter.as_deref().unwrap_or_default();
-            let candidates = tuning::candidates(problem, host.features, |c| {
-                c.to_string().contains(filter)
-                    && (options.isa.is_empty() || options.isa.contains(&c.isa))
-            });
-            let effort = Effort {
-                budget: Duration::from_secs(options.budget),
-                ..Effort::default()
-            };
-            let found = search(&mut bench, candidates, effort);
-            let Some(winner) = found.winner() else {
-                if signals::asked() {
-                    bail!("stopped before a kernel was timed");
-                }
-                let named = match filter {
-                    "" => String::new(),
-                    f => format!(" with {f:?} in its name"),
-                };
-                let isas: Vec<&str> = options.isa.iter().map(|isa| isa.name()).collect();
-                let of = match isas.is_empty() {
-                    true => String::new(),
-                    false => format!(" for {}", isas.join(", ")),
-                };
-                bail!(
-                    "no kernel for {problem} (M x N x K){of} runs here{named}; `bitnet-tune list` prints them all"
-                );
-            };
-            winner.candidate.clone()
-        }
+    let mut lab = Lab::new(host.features, plan, host.threads, host.last_level_bytes());
+    let job = lab.open(&space)?;
+    let id = match &options.spec {
+        Some(_) => 0,
+        None => find(&space, &mut lab, job, Duration::from_secs(options.budget))?,
     };
-    bench.prepare(&spec)?;
+    let candidate = &space.candidates()[id];
+    let mut bench = lab.bench(job);
+    bench.prepare(id)?;
     let mut samples = Samples::default();
     for _ in 0..options.samples {
-        samples.push(bench.time(&spec));
-        if samples.len() >= 3 && signals::asked() {
+        samples.push(bench.time(id));
+        if signals::asked() && samples.len() >= 3 {
             break;
         }
     }
     let s = samples.summary().context("samples were taken")?;
-    let weight_bytes = bench.weight_bytes(&spec);
-    let floor = bound::floor(problem, weight_bytes, setting.cold, peaks);
+    let (spec, weight_bytes) = (&candidate.spec, candidate.weight_bytes);
+    let floor = bound::floor(problem, weight_bytes, case.cold, peaks);
     let report = Report {
         spec: spec.to_string(),
         m: problem.m,
@@ -142,11 +116,12 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
         k: problem.k,
         threads,
         verified: true,
-        cold: setting.cold,
+        cold: case.cold,
         median_ns: s.median_ns,
         mad_ns: s.mad_ns,
         min_ns: s.min_ns,
         samples: s.samples,
+        predicted_ns: candidate.estimate.ns,
         weight_bytes,
         gb_per_s: weight_bytes as f64 / s.median_ns,
         gmac_per_s: problem.macs() as f64 / s.median_ns,
@@ -156,6 +131,63 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
         peak_gmac_per_s: peaks.dot_gmac_per_s,
     };
     terminal.print(&report, || text(&report))
+}
+
+/// The one kernel that was named, or all that the options leave.
+fn space(host: &Host, measured: &Measured, case: Case, options: &Options) -> Result<Space> {
+    let costs = host.costs(measured);
+    if let Some(spec) = &options.spec {
+        let sketch = Sketch::of(&plan(spec, case.problem.k)?);
+        let candidate = Candidate {
+            spec: spec.clone(),
+            estimate: predict(spec, &sketch, &case, &costs),
+            weight_bytes: sketch.weight_bytes(spec, case.problem.n),
+        };
+        return Ok(Space::of(case, vec![candidate]));
+    }
+    let features = host.features;
+    let (filter, isas) = (
+        options.filter.clone().unwrap_or_default(),
+        options.isa.clone(),
+    );
+    let wanted = move |s: &KernelSpec| {
+        let named = filter.is_empty() || s.to_string().contains(&filter);
+        s.isa.runs_on(features) && named && (isas.is_empty() || isas.contains(&s.isa))
+    };
+    let space = Atlas::new(Box::new(wanted)).space(case, &costs);
+    if space.candidates().is_empty() {
+        let named = match &options.filter {
+            None => String::new(),
+            Some(f) => format!(" with {f:?} in its name"),
+        };
+        let isas: Vec<&str> = options.isa.iter().map(|isa| isa.name()).collect();
+        let of = match isas.is_empty() {
+            true => String::new(),
+            false => format!(" for {}", isas.join(", ")),
+        };
+        bail!(
+            "no kernel for {} (M x N x K){of} runs here{named}; `bitnet-tune list` prints them all",
+            case.problem
+        );
+    }
+    Ok(space)
+}
+
+/// The best that a search of `budget` finds.
+fn find(space: &Space, lab: &mut Lab, job: usize, budget: Duration) -> Result<usize> {
+    let start = Instant::now();
+    let mut learner = Learner::default();
+    let mut search = Search::new(space.clone(), 0, &[], &mut learner);
+    let mut bench = lab.bench(job);
+    while search.end().is_none() && start.elapsed() < budget && !signals::asked() {
+        search.step(&mut bench, &mut learner);
+    }
+    let outcome = search.outcome();
+    match outcome.winner() {
+        Some(winner) => space.find(&winner.spec).context("a candidate of the space"),
+        None if signals::asked() => bail!("stopped before a kernel was timed"),
+        None => bail!("no kernel for {} could be timed", space.case.problem),
+    }
 }
 
 fn isa(text: &str) -> Result<Isa, String> {
@@ -172,7 +204,7 @@ fn text(r: &Report) -> String {
     };
     format!(
         "{}\n{} x {} x {} (M x N x K), {} threads, {kind} weights, verified\n\
-         {:.1} us (±{:.1})   {:.1} GB/s of {:.1}   {:.1} GMAC/s of {:.1}   {:.0} % of the roofline ({limit})\n",
+         {:.1} us (±{:.1}, the model expects {:.1})   {:.1} GB/s of {:.1}   {:.1} GMAC/s of {:.1}   {:.0} % of the roofline ({limit})\n",
         r.spec,
         r.m,
         r.n,
@@ -180,6 +212,7 @@ fn text(r: &Report) -> String {
         r.threads,
         r.median_ns / 1e3,
         r.mad_ns / 1e3,
+        r.predicted_ns / 1e3,
         r.gb_per_s,
         r.read_gb_per_s,
         r.gmac_per_s,

@@ -1,5 +1,6 @@
 //! The command line of `bitnet-tune`: one file per subcommand, each a thin skin over the library.
 
+mod agreement;
 mod check;
 mod demo;
 mod emit;
@@ -7,7 +8,10 @@ mod explain;
 mod host;
 mod kernel;
 mod list;
+mod progress;
+mod record;
 mod tune;
+mod whole;
 
 use crate::host::Host;
 use anyhow::{Result, bail};

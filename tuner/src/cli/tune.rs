@@ -1,24 +1,25 @@
 //! `bitnet-tune tune`: search the kernels for a model's shapes, write a profile.
 
-use super::MEASURING;
-use crate::host::Host;
-use crate::search::Outcome;
+use super::progress::Progress;
+use super::{MEASURING, agreement, record};
+use crate::host::{Host, Measured};
+use crate::lab::Lab;
 use crate::shapes::Shapes;
-use crate::tuning::{self, Task};
+use crate::tuning::{self, Task, Tuned};
 use anyhow::{Context as _, Result, bail};
 use bitnet_cli::args::thread_count;
 use bitnet_cli::cpu::features;
 use bitnet_cli::signals::{self, STOP};
 use bitnet_cli::terminal::Terminal;
-use bitnet_codegen::{KernelSpec, Problem};
+use bitnet_codegen::plan;
+use bitnet_runtime::format::Model;
 use bitnet_runtime::new_file::NewFile;
-use bitnet_runtime::pool::Pool;
 use bitnet_runtime::profile::{self, M_BUCKETS, MBucket, Profile};
 use bitnet_runtime::setup::Setup;
 use bitnet_runtime::synth::{SHAPES, Shape};
 use clap::Args;
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// What to tune, and for how long.
@@ -33,18 +34,35 @@ pub struct Options {
     /// The profile to write (the user's own, unless given).
     #[arg(short, long)]
     out: Option<PathBuf>,
-    /// Seconds for everything: measuring the machine, planning, verifying and timing.
+    /// Seconds for everything: measuring the machine and all searches.
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     budget: u64,
-    /// Threads (all, unless given).
-    #[arg(short, long, value_parser = thread_count)]
-    threads: Option<usize>,
+    /// Numbers of threads, for instance 1,2 (all, unless given).
+    #[arg(short, long, value_delimiter = ',', value_parser = thread_count)]
+    threads: Vec<usize>,
     /// Only these token counts (their ranges), for instance 1,128.
     #[arg(long, value_delimiter = ',', value_parser = super::dimension)]
     m: Vec<usize>,
+    /// Only these products, for instance 2560x6912 (N x K).
+    #[arg(long, value_delimiter = ',', value_parser = product)]
+    product: Vec<(usize, usize)>,
     /// Keep what the profile already holds for this machine and tune the rest.
     #[arg(long)]
     resume: bool,
+    /// Tune again and print how far the result agrees with the profile; nothing is written.
+    #[arg(long, conflicts_with = "resume")]
+    check: bool,
+    /// Time every candidate of one product (name it by --product, --m and -t) and keep all timings in this file.
+    #[arg(long, conflicts_with_all = ["resume", "check", "out"])]
+    record: Option<PathBuf>,
+}
+
+/// `2560x6912`.
+fn product(text: &str) -> Result<(usize, usize), String> {
+    let (n, k) = text
+        .split_once('x')
+        .ok_or("expected NxK, for instance 2560x6912")?;
+    Ok((super::dimension(n)?, super::dimension(k)?))
 }
 
 /// The document of `tune --json`.
@@ -53,6 +71,10 @@ struct Report {
     path: String,
     entries: usize,
     complete: bool,
+    thin: usize,
+    tied: usize,
+    suspects: Vec<String>,
+    notes: Vec<String>,
 }
 
 /// Where the profile goes: as asked, else the user's own place, whose folder is made.
@@ -73,121 +95,208 @@ pub fn out_path(asked: Option<&PathBuf>) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The share of the budget that the whole token may take, and the most.
+const WHOLE: f64 = 0.1;
+const WHOLE_MOST: Duration = Duration::from_secs(15);
+
 /// Tunes.
 ///
 /// # Errors
 /// When the model cannot be opened or the profile cannot be written.
 pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
-    let (began, budget) = (Instant::now(), Duration::from_secs(options.budget));
-    let shapes = match &options.shapes {
-        Some(name) => Shapes::of_shape(Shape::find(name)?),
+    let start = Instant::now();
+    let host = Host::probe(features(terminal));
+    let (task, model, weights) = task(options, &host)?;
+    if let Some(file) = &options.record {
+        return record::run(terminal, file, &host, &task);
+    }
+    let path = out_path(options.out.as_ref())?;
+    let old = if options.check || options.resume {
+        known(&path, &host)?
+    } else {
+        Profile::default()
+    };
+    if !options.check {
+        // Better now than after minutes of measuring.
+        check_writable(&path)?;
+    }
+    terminal.note(&format!("measuring {}", host.machine.kind()));
+    let measured = host.measure(
+        &counts(&task.threads, &host),
+        MEASURING.min(Duration::from_secs(options.budget) / 5),
+    )?;
+    let done = if options.resume {
+        old.entries.clone()
+    } else {
+        Vec::new()
+    };
+    let budget = Duration::from_secs(options.budget);
+    // The whole token needs some of it, too.
+    let for_whole = budget.mul_f64(WHOLE).min(WHOLE_MOST);
+    let searching = budget.saturating_sub(for_whole + start.elapsed());
+    let whole = super::whole::WholeToken {
+        model,
+        weights,
+        products: task.products.clone(),
+        threads: task.threads.clone(),
+        budget: for_whole / task.threads.len() as u32,
+    };
+    let task = Task {
+        done,
+        seeds: if options.check {
+            Vec::new()
+        } else {
+            previous(&path)
+        },
+        budget: searching,
+        ..task
+    };
+    let (wanted, kept) = (task.wanted(), task.done.len());
+    let _watch = signals::watch();
+    let mut made = search(terminal, &host, &measured, task)?;
+    made.profile.conditions.budget_s = budget.as_secs_f64();
+    if !options.check && !made.profile.entries.is_empty() && !signals::asked() {
+        whole.judge(terminal, &host, &measured, &mut made)?;
+    }
+    for line in &made.profile.conditions.notes {
+        terminal.note(&format!("note: {line}"));
+    }
+    if options.check {
+        return agreement::print(terminal, &old.entries, &made.profile.entries);
+    }
+    if made.profile.entries.len() < wanted.max(kept) {
+        // Whatever stands in the way of the rest: if it is a signal, the exit status says so.
+        signals::asked();
+    }
+    if made.profile.entries.is_empty() {
+        bail!("stopped before the first search found anything; nothing was written");
+    }
+    profile::save(&made.profile, &path)?;
+    let entries = &made.profile.entries;
+    let report = Report {
+        path: path.display().to_string(),
+        entries: entries.len(),
+        complete: entries.len() >= wanted.max(kept),
+        thin: entries.iter().filter(|e| e.evidence.is_thin()).count(),
+        tied: entries
+            .iter()
+            .filter(|e| !e.evidence.tied.is_empty())
+            .count(),
+        suspects: made.suspects.clone(),
+        notes: made.profile.conditions.notes.clone(),
+    };
+    if !report.complete {
+        terminal.note("stopped early: `bitnet-tune tune --resume` goes on from here");
+    }
+    terminal.print(&report, || {
+        let mut text = format!("{} ({} kernels", report.path, report.entries);
+        if report.thin > 0 {
+            text += &format!(
+                ", {} on thin evidence: a larger --budget tells more",
+                report.thin
+            );
+        }
+        text + ")\n"
+    })
+}
+
+/// What the options ask for, the model if there is one, and how many ternary weights it has; the budget is filled in
+/// later.
+fn task(options: &Options, host: &Host) -> Result<(Task, Option<Model>, usize)> {
+    let (shapes, model) = match &options.shapes {
+        Some(name) => (Shapes::of_shape(Shape::find(name)?), None),
         None => {
             let setup = Setup {
                 model: options.model.clone(),
                 ..Setup::default()
             };
-            Shapes::of_model(&setup.open_model()?)?
+            let model = setup.open_model()?;
+            (Shapes::of_model(&model)?, Some(model))
         }
     };
-    let sizes = shapes.sizes()?;
-    let path = out_path(options.out.as_ref())?;
-    // Better now than after minutes of measuring.
-    check_writable(&path)?;
-    let host = Host::probe(features(terminal));
-    let threads = options.threads.unwrap_or(host.threads);
+    let weights = shapes.weights;
+    let mut products = shapes.sizes()?;
+    if !options.product.is_empty() {
+        products.retain(|p| options.product.contains(p));
+        if products.is_empty() {
+            bail!(
+                "the model has none of these products; `bitnet-tune tune --help` shows how they are written"
+            );
+        }
+    }
+    let mut threads = options.threads.clone();
+    if threads.is_empty() {
+        threads.push(host.threads);
+    }
+    threads.sort_unstable();
+    threads.dedup();
     let mut buckets: Vec<usize> = options.m.iter().map(|&m| MBucket::of(m).index()).collect();
     if buckets.is_empty() {
         buckets = (0..M_BUCKETS.len()).collect();
     }
-    // Decoding and long prompts matter most: they come first, should time run out.
-    buckets.sort_unstable_by_key(|&b| (b != 0, std::cmp::Reverse(b)));
+    buckets.sort_unstable();
     buckets.dedup();
-    let done = if options.resume {
-        resumable(&path, &host)?.entries
-    } else {
-        Vec::new()
-    };
-    terminal.note(&format!("measuring {}", host.cpu));
-    let mut counts = vec![1, threads, host.threads];
-    counts.sort_unstable();
-    counts.dedup();
-    let measured = host.measure(&counts, MEASURING.min(budget / 5))?;
     let task = Task {
-        cold: shapes.weights / 4 > host.last_level_bytes() / 2,
-        shapes: sizes,
+        cold: weights / 4 > host.last_level_bytes() / 2,
+        products,
         buckets,
         threads,
-        // Whatever was done so far, the budget has paid for it.
-        budget: budget.saturating_sub(began.elapsed()),
+        budget: Duration::ZERO,
+        done: Vec::new(),
+        seeds: Vec::new(),
     };
-    let pool = Pool::new(threads)?;
-    let _watch = signals::watch();
-    let mut progress = |problem: Problem, outcome: &Outcome<KernelSpec>, left: usize| {
-        terminal.note(&line(problem, outcome, left));
-    };
-    let made = tuning::tune(&host, &measured, &task, &pool, &STOP, done, &mut progress);
-    let wanted = task.shapes.len() * task.buckets.len();
-    let complete = made.entries.len() >= wanted;
-    if !complete {
-        // Whatever stands in the way of the rest: if it is a signal, the exit status says so.
-        signals::asked();
-    }
-    if made.entries.is_empty() {
-        bail!("stopped before the first search ended; nothing was written");
-    }
-    profile::save(&made, &path)?;
-    if !complete {
-        terminal.note("stopped early: `bitnet-tune tune --resume` goes on from here");
-    }
-    let report = Report {
-        path: path.display().to_string(),
-        entries: made.entries.len(),
-        complete,
-    };
-    terminal.print(&report, || {
-        format!("{} ({} kernels)\n", report.path, report.entries)
-    })
+    Ok((task, model, weights))
 }
 
-/// One line about a finished search.
-pub fn line(problem: Problem, outcome: &Outcome<KernelSpec>, left: usize) -> String {
-    let head = format!("{:>4} x {:>6} x {:>6}", problem.m, problem.n, problem.k);
-    match outcome
-        .winner()
-        .and_then(|w| Some((&w.candidate, w.summary?)))
-    {
-        Some((spec, s)) => format!(
-            "{head}  {:>9.1} us  {:>7.1} GMAC/s  {spec}  ({} candidates, {left} searches left)",
-            s.median_ns / 1e3,
-            problem.macs() as f64 / s.median_ns,
-            outcome.trials.len(),
-        ),
-        None => format!("{head}  no kernel was measured ({left} searches left)"),
-    }
+/// Thread counts whose peaks are measured: those asked for, one, and all.
+pub fn counts(threads: &[usize], host: &Host) -> Vec<usize> {
+    let mut counts = [&[1, host.threads], threads].concat();
+    counts.sort_unstable();
+    counts.dedup();
+    counts
+}
+
+/// Plays all searches, telling what is found.
+///
+/// # Errors
+/// When the threads cannot be had.
+pub fn search(terminal: &Terminal, host: &Host, measured: &Measured, task: Task) -> Result<Tuned> {
+    let mut lab = Lab::new(host.features, plan, host.threads, host.last_level_bytes());
+    let progress = Progress::new(terminal, task.budget, task.wanted() - task.done.len());
+    let made = tuning::tune(host, measured, task, &mut lab, &STOP, &mut |event| {
+        progress.tell(&event)
+    });
+    progress.finish();
+    Ok(made?)
 }
 
 /// Whether a profile can be written to `path`, as far as can be told before it is.
 ///
 /// # Errors
 /// Why not.
-pub fn check_writable(path: &std::path::Path) -> Result<()> {
+pub fn check_writable(path: &Path) -> Result<()> {
     NewFile::create(path)
         .map(drop)
         .with_context(|| format!("cannot write profile {}", path.display()))
 }
 
-/// The profile to go on from: only one that was measured here by this build.
-fn resumable(path: &std::path::Path, host: &Host) -> Result<Profile> {
+/// The profile to go on from or to compare with: only one that was measured here by this build.
+fn known(path: &Path, host: &Host) -> Result<Profile> {
     if !path.exists() {
         return Ok(Profile::default());
     }
     let found = super::explain::read(path)?;
-    match found.state(&host.cpu, host.features) {
+    match found.state(&host.machine, host.features) {
         (profile::State::Exact, _) => Ok(found),
         (state, why) => bail!(
-            "{} cannot be resumed, it is {}: {why}; leave --resume out to tune anew",
+            "{} cannot be gone on from, it is {}: {why}; leave --resume and --check out to tune anew",
             path.display(),
             state.name()
         ),
     }
+}
+
+/// Winners of the profile that is about to be replaced, wherever they come from: worth a first look.
+fn previous(path: &Path) -> Vec<Profile> {
+    profile::read(path).into_iter().collect()
 }

@@ -1,6 +1,10 @@
 //! What this machine can do at best: read bandwidth and dot-product rate, measured with programs that go
 //! through the same emitters and the same call as every kernel.
 
+mod rates;
+
+pub use rates::measure as rates;
+
 use bitnet_codegen::acts::ActsForm;
 use bitnet_codegen::layout::{Panel, PanelShape, i2s};
 use bitnet_codegen::program::{Addr, Builder, Op, Operand, Promise, Value};
@@ -187,30 +191,95 @@ pub fn read_gb_per_s(
             break;
         }
         for kernel in &kernels {
-            let call_bytes = kernel.panel().bytes();
-            let calls = memory.len() / call_bytes;
-            let next = AtomicUsize::new(0);
-            let make = || {
-                let mut scratch = kernel.scratch();
-                let mut out = vec![0i32; kernel.out_len(1)];
-                let next = &next;
-                move |kernel: &Kernel| {
-                    // Chunks from a counter: a thread that loses its core does not hold the others up.
-                    loop {
-                        let i = next.fetch_add(1, Ordering::Relaxed);
-                        if i >= calls {
-                            break;
-                        }
-                        let panel = &memory[i * call_bytes..][..call_bytes];
-                        kernel.run(1, panel, &[], &[], &mut scratch, &mut out);
-                    }
-                }
-            };
-            let seconds = best_of(1, threads, make, kernel)?;
-            best = best.max((calls * call_bytes) as f64 / seconds / 1e9);
+            let bytes = memory.len() / kernel.panel().bytes() * kernel.panel().bytes();
+            let seconds = one_pass(kernel, threads, memory)?;
+            best = best.max(bytes as f64 / seconds / 1e9);
         }
     }
     Ok(best)
+}
+
+/// A look at the read bandwidth from time to time: a few milliseconds.
+pub struct Probe {
+    kernel: Arc<Kernel>,
+    memory: HugeBytes,
+}
+
+/// Prefetch distance of the probe, in cache lines.
+const PROBE_AHEAD: usize = 32;
+
+/// Passes of one look; the fastest counts.
+const PROBE_PASSES: usize = 2;
+
+impl Probe {
+    /// A probe over `bytes` of memory.
+    ///
+    /// # Errors
+    /// [`PeakError`] when the loop cannot be emitted for `isa`.
+    pub fn new(isa: Isa, cpu: Features, bytes: usize) -> Result<Self, PeakError> {
+        Ok(Self {
+            kernel: build(stream_plan(isa, PROBE_AHEAD), cpu)?,
+            memory: streaming_memory(bytes),
+        })
+    }
+
+    /// What `threads` read in GB/s now.
+    ///
+    /// # Errors
+    /// [`PeakError`] when the threads cannot be had.
+    pub fn read_gb_per_s(&self, threads: usize) -> Result<f64, PeakError> {
+        let bytes = self.memory.len() / self.kernel.panel().bytes() * self.kernel.panel().bytes();
+        let mut seconds = f64::INFINITY;
+        for _ in 0..PROBE_PASSES {
+            seconds = seconds.min(one_pass(&self.kernel, threads, &self.memory)?);
+        }
+        Ok(bytes as f64 / seconds / 1e9)
+    }
+}
+
+/// The relative spread of one short loop timed over and over: no smaller difference can be trusted.
+///
+/// # Errors
+/// [`PeakError`] when the loop cannot be emitted for `isa`.
+pub fn noise(isa: Isa, cpu: Features) -> Result<f64, PeakError> {
+    let kernel = build(dot_plan(isa).0, cpu)?;
+    let (mut scratch, mut out) = (kernel.scratch(), vec![0i32; kernel.out_len(1)]);
+    let calls = if isa == Isa::Interp { 1 } else { 50 };
+    let mut times: Vec<f64> = (0..41)
+        .map(|_| {
+            let start = Instant::now();
+            for _ in 0..calls {
+                kernel.run(1, &[], &[], &[], &mut scratch, &mut out);
+            }
+            start.elapsed().as_secs_f64()
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    Ok((times[30] - times[10]) / times[20])
+}
+
+/// Seconds of one pass of `threads` over `memory`.
+fn one_pass(kernel: &Arc<Kernel>, threads: usize, memory: &[u8]) -> Result<f64, PeakError> {
+    let call_bytes = kernel.panel().bytes();
+    let calls = memory.len() / call_bytes;
+    let next = AtomicUsize::new(0);
+    let make = || {
+        let mut scratch = kernel.scratch();
+        let mut out = vec![0i32; kernel.out_len(1)];
+        let next = &next;
+        move |kernel: &Kernel| {
+            // Chunks from a counter: a thread that loses its core does not hold the others up.
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                if i >= calls {
+                    break;
+                }
+                let panel = &memory[i * call_bytes..][..call_bytes];
+                kernel.run(1, panel, &[], &[], &mut scratch, &mut out);
+            }
+        }
+    };
+    best_of(1, threads, make, kernel)
 }
 
 /// The fastest of `repeats` runs of `threads` threads at once, in seconds. `make` gives each thread its work.

@@ -1,0 +1,322 @@
+//! Many searches, one budget: time goes where seconds of a real token are to be won.
+//!
+//! ```text
+//! first     every search finds something, the most important ones first
+//! then      the search with most to win a second: share of a token · promise / cost of a step
+//! at 70 %   looking ends; the rest of the time tells the best apart
+//! ```
+//! A search that ends leaves its time to the others. Time is behind [`Benches`], so that tests need no clock.
+
+use crate::search::{Bench, End, Search};
+use crate::space::learn::Learner;
+use std::time::Duration;
+
+/// The benches of several products, and how long it has taken so far.
+pub trait Benches {
+    /// The bench of one product.
+    type Bench<'b>: Bench
+    where
+        Self: 'b;
+
+    /// The bench of product `job`.
+    fn bench(&mut self, job: usize) -> Self::Bench<'_>;
+
+    /// Time spent so far.
+    fn elapsed(&self) -> Duration;
+
+    /// Whether the user asked to stop.
+    fn stopped(&self) -> bool;
+
+    /// Product `job` is done.
+    fn close(&mut self, _job: usize) {}
+}
+
+/// One search and what it is worth.
+pub struct Stake {
+    /// The search; its product's number is its place in the list.
+    pub search: Search,
+    /// How often a token needs the product, and how much such tokens matter: what a nanosecond saved is worth.
+    pub importance: f64,
+    /// Seconds that a step takes.
+    step_s: f64,
+}
+
+impl Stake {
+    /// A search of `importance`.
+    pub fn new(search: Search, importance: f64) -> Self {
+        Self {
+            search,
+            importance,
+            step_s: 0.01,
+        }
+    }
+
+    /// What a second of searching may win.
+    fn worth(&self) -> f64 {
+        let guess = self.search.space().candidates().first();
+        let guess = guess.map_or(1.0, |c| c.estimate.ns);
+        let ns = self.search.best().map_or(guess, |(_, ns)| ns);
+        self.importance * ns * self.search.promise() / self.step_s
+    }
+}
+
+/// The share of the budget after which nobody new is looked at.
+const LOOKING: f64 = 0.7;
+
+/// Steps of one search before another has its turn; a race keeps its turn for longer, for its weights are at hand.
+const SLICE: Duration = Duration::from_millis(60);
+const RACE_SLICE: Duration = Duration::from_millis(400);
+
+/// What the listener is told, after every slice.
+pub struct Told<'t> {
+    /// Which search.
+    pub job: usize,
+    /// The search.
+    pub search: &'t Search,
+    /// Searches that have not ended.
+    pub open: usize,
+    /// Time spent so far.
+    pub elapsed: Duration,
+}
+
+/// Plays all searches until they end, or the budget does, or the user stops them.
+pub fn play<B: Benches>(
+    benches: &mut B,
+    stakes: &mut [Stake],
+    learner: &mut Learner,
+    budget: Duration,
+    told: &mut dyn FnMut(Told<'_>),
+) {
+    let mut game = Game {
+        benches,
+        stakes,
+        learner,
+        told,
+    };
+    let looking = budget.mul_f64(LOOKING);
+    let mut order: Vec<usize> = (0..game.stakes.len()).collect();
+    order.sort_by(|&a, &b| game.stakes[b].worth().total_cmp(&game.stakes[a].worth()));
+    for &job in &order {
+        let first = |s: &Search| s.best().is_none();
+        game.slice(job, looking, Duration::ZERO, first);
+    }
+    game.by_worth(looking, SLICE);
+    for &job in &order {
+        let Stake { search, .. } = &mut game.stakes[job];
+        search.hurry(&mut game.benches.bench(job));
+    }
+    game.by_worth(budget, RACE_SLICE);
+    let end = if game.benches.stopped() {
+        End::Stopped
+    } else {
+        End::Budget
+    };
+    for job in order {
+        if game.stakes[job].search.end().is_none() {
+            game.stakes[job].search.stop(end);
+            game.tell(job);
+        }
+    }
+}
+
+struct Game<'g, B> {
+    benches: &'g mut B,
+    stakes: &'g mut [Stake],
+    learner: &'g mut Learner,
+    told: &'g mut dyn FnMut(Told<'_>),
+}
+
+impl<B: Benches> Game<'_, B> {
+    fn is_over(&self, until: Duration) -> bool {
+        self.benches.stopped() || self.benches.elapsed() >= until
+    }
+
+    /// Slices for whoever may win most, until `until`.
+    fn by_worth(&mut self, until: Duration, slice: Duration) {
+        while !self.is_over(until) {
+            let open = (0..self.stakes.len()).filter(|&j| self.stakes[j].search.end().is_none());
+            let next = open.max_by(|&a, &b| {
+                let by_worth = self.stakes[a].worth().total_cmp(&self.stakes[b].worth());
+                by_worth.then(b.cmp(&a))
+            });
+            let Some(job) = next else { return };
+            self.slice(job, until, slice, |_| false);
+        }
+    }
+
+    /// Steps of one search: at least one, for `slice`, and on while `more` wants.
+    fn slice(
+        &mut self,
+        job: usize,
+        until: Duration,
+        slice: Duration,
+        more: impl Fn(&Search) -> bool,
+    ) {
+        let start = self.benches.elapsed();
+        let mut steps = 0;
+        loop {
+            if self.stakes[job].search.end().is_some() || self.is_over(until) {
+                break;
+            }
+            let Stake { search, .. } = &mut self.stakes[job];
+            search.step(&mut self.benches.bench(job), self.learner);
+            steps += 1;
+            let enough = self.benches.elapsed() - start >= slice;
+            if enough && !more(&self.stakes[job].search) {
+                break;
+            }
+        }
+        if steps > 0 {
+            let each = (self.benches.elapsed() - start).as_secs_f64() / f64::from(steps);
+            let stake = &mut self.stakes[job];
+            stake.step_s = (0.5 * (stake.step_s + each)).max(1e-6);
+            self.tell(job);
+        }
+    }
+
+    fn tell(&mut self, job: usize) {
+        let search = &self.stakes[job].search;
+        if search.end().is_some() {
+            self.benches.close(job);
+        }
+        (self.told)(Told {
+            job,
+            search,
+            open: self
+                .stakes
+                .iter()
+                .filter(|s| s.search.end().is_none())
+                .count(),
+            elapsed: self.benches.elapsed(),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::search::Rejection;
+    use crate::space::model::{Case, Estimate};
+    use crate::space::{Candidate, Space};
+    use bitnet_codegen::Problem;
+
+    /// Products whose candidate `i` takes `ns[job] · (1 + i/100)`; a timing takes a millisecond of scripted time.
+    struct Script {
+        ns: Vec<f64>,
+        timings: Vec<usize>,
+        closed: Vec<usize>,
+        stop_after: usize,
+    }
+
+    struct One<'s>(&'s mut Script, usize);
+
+    impl Bench for One<'_> {
+        fn prepare(&mut self, _: usize) -> Result<(), Rejection> {
+            Ok(())
+        }
+
+        fn time(&mut self, id: usize) -> f64 {
+            self.0.timings[self.1] += 1;
+            self.0.ns[self.1] * (1.0 + id as f64 / 100.0)
+        }
+    }
+
+    impl Benches for Script {
+        type Bench<'b> = One<'b>;
+
+        fn bench(&mut self, job: usize) -> One<'_> {
+            One(self, job)
+        }
+
+        fn elapsed(&self) -> Duration {
+            Duration::from_millis(self.timings.iter().sum::<usize>() as u64)
+        }
+
+        fn stopped(&self) -> bool {
+            self.timings.iter().sum::<usize>() >= self.stop_after
+        }
+
+        fn close(&mut self, job: usize) {
+            self.closed.push(job);
+        }
+    }
+
+    fn play_all(
+        importance: &[f64],
+        budget_ms: u64,
+        stop_after: usize,
+    ) -> (Script, Vec<Stake>, usize) {
+        let mut script = Script {
+            ns: vec![100.0; importance.len()],
+            timings: vec![0; importance.len()],
+            closed: Vec::new(),
+            stop_after,
+        };
+        let mut learner = Learner::default();
+        let mut stakes: Vec<Stake> = importance
+            .iter()
+            .enumerate()
+            .map(|(job, &importance)| {
+                let candidates = (0..200).map(|i| Candidate {
+                    spec: format!("i2s-i2s-1x{}c16-avx2", 8 * (i + 1))
+                        .parse()
+                        .expect("a spec"),
+                    // The model has it the wrong way round.
+                    estimate: Estimate {
+                        ns: 300.0 - i as f64,
+                        floor_ns: 10.0,
+                    },
+                    weight_bytes: 1,
+                });
+                let case = Case {
+                    problem: Problem::new(1, 64, 64),
+                    threads: 1,
+                    cold: false,
+                };
+                let space = Space::of(case, candidates.collect());
+                Stake::new(Search::new(space, job, &[], &mut learner), importance)
+            })
+            .collect();
+        let mut told = 0;
+        play(
+            &mut script,
+            &mut stakes,
+            &mut learner,
+            Duration::from_millis(budget_ms),
+            &mut |_| told += 1,
+        );
+        (script, stakes, told)
+    }
+
+    #[test]
+    fn all_searches_end_and_are_told_and_closed() {
+        let (script, stakes, told) = play_all(&[1.0, 1.0, 1.0], 60_000, usize::MAX);
+        assert!(stakes.iter().all(|s| s.search.end() == Some(End::Complete)));
+        assert!(stakes.iter().all(|s| s.search.outcome().winner().is_some()));
+        let mut closed = script.closed.clone();
+        closed.sort_unstable();
+        assert_eq!(closed, [0, 1, 2]);
+        assert!(told >= 3);
+    }
+
+    #[test]
+    fn a_short_budget_goes_where_most_is_to_be_won_and_leaves_nobody_out() {
+        let (script, stakes, _) = play_all(&[1.0, 20.0, 1.0], 150, usize::MAX);
+        assert!(stakes.iter().all(|s| s.search.outcome().winner().is_some()));
+        assert!(
+            script.timings[1] > 2 * script.timings[0].max(script.timings[2]),
+            "{:?}",
+            script.timings
+        );
+        let spent = script.elapsed();
+        assert!(spent <= Duration::from_millis(190), "{spent:?}");
+    }
+
+    #[test]
+    fn the_user_may_stop_it_and_keeps_what_is_known() {
+        let (script, stakes, _) = play_all(&[1.0, 1.0], 60_000, 12);
+        assert!(stakes.iter().all(|s| s.search.end() == Some(End::Stopped)));
+        assert!(stakes.iter().any(|s| s.search.outcome().winner().is_some()));
+        assert_eq!(script.closed.len(), 2);
+    }
+}

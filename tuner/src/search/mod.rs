@@ -1,0 +1,427 @@
+//! The search of one product: which of thousands of exact candidates is fastest, for few timings.
+//!
+//! ```text
+//! look   seeds, then whatever model and experience expect most of, neighbours of the best among them;
+//!        until nothing has improved for a while
+//! race   those near the best, timed in turn, thinned out by confidence; ten samples each
+//! climb  neighbours of the winner that nobody looked at; if one is better, race again
+//! ```
+//! A candidate is verified before its first timing; a wrong one, or a time that the machine cannot do, is named
+//! and never wins. Within the noise it is a tie, and the name decides, so that two searches agree. A search is
+//! played step by step, so that many share one budget. The machine is behind [`Bench`]: recordings and scripts
+//! play it without a clock.
+
+mod outcome;
+mod rejection;
+#[cfg(test)]
+mod tests;
+
+pub use outcome::{End, Outcome, Trial};
+pub use rejection::{Mismatch, Rejection};
+
+use crate::sampler::Samples;
+use crate::space::Space;
+use crate::space::learn::{Features, Learner};
+use std::collections::VecDeque;
+
+/// A machine that can verify and time the candidates of a product, by their numbers in its [`Space`].
+pub trait Bench {
+    /// These are likely to come next: a bench may build them while it times others.
+    fn foresee(&mut self, _: &[usize]) {}
+
+    /// Builds a candidate and compares it with the oracle. An error is its reason to be left out.
+    ///
+    /// # Errors
+    /// [`Rejection`].
+    fn prepare(&mut self, id: usize) -> Result<(), Rejection>;
+
+    /// Times one run of a prepared candidate, in nanoseconds.
+    fn time(&mut self, id: usize) -> f64;
+
+    /// A candidate that will not be timed again.
+    fn release(&mut self, _: usize) {}
+}
+
+/// A time below this share of the floor is impossible. Peaks move from minute to minute on a shared machine,
+/// and a share of the weights may stay in a cache.
+const IMPOSSIBLE: f64 = 0.5;
+
+/// Candidates of the model that are looked at before anything else.
+const MODEL_SEEDS: usize = 8;
+
+/// Candidates looked at without improvement before looking ends: so many, and one more for so many in the space.
+const PATIENCE: usize = 20;
+const PATIENCE_PER: usize = 160;
+
+/// A first sample this near the best earns two more at once.
+const PROMISING: f64 = 1.12;
+
+/// Candidates this near the best enter the race, at most so many.
+const RACE_WITHIN: f64 = 1.08;
+const RACE_MAX: usize = 10;
+
+/// Samples of each finalist: at least, and at most.
+pub const ENOUGH: usize = 10;
+const MOST: usize = 24;
+
+/// Rounds before any finalist is left behind.
+const ROUNDS_FIRST: usize = 4;
+
+/// Medians this near are a tie whatever the interval says.
+pub const TIE: f64 = 1.02;
+
+/// How often the winner's neighbours are climbed to.
+const CLIMBS: usize = 4;
+
+/// What is known of one candidate.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    samples: Samples,
+    rejection: Option<Rejection>,
+    racing: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stage {
+    Look,
+    Race,
+    Done(End),
+}
+
+/// One search, played step by step.
+pub struct Search {
+    space: Space,
+    product: usize,
+    features: Vec<Features>,
+    known: Vec<Option<Known>>,
+    queue: VecDeque<usize>,
+    stage: Stage,
+    best: Option<usize>,
+    idle: usize,
+    rounds: usize,
+    climbs: usize,
+    hurried: bool,
+    timings: usize,
+}
+
+impl Search {
+    /// The search of product number `product`. `seeds` are looked at first.
+    pub fn new(space: Space, product: usize, seeds: &[usize], learner: &mut Learner) -> Self {
+        let n = space.candidates().len();
+        let m = space.case.problem.m;
+        let features = space.candidates().iter();
+        let features = features.map(|c| learner.features(product, m, &c.spec));
+        let features = features.collect();
+        let mut search = Self {
+            known: vec![None; n],
+            features,
+            space,
+            product,
+            queue: seeds.iter().copied().filter(|&s| s < n).collect(),
+            stage: Stage::Look,
+            best: None,
+            idle: 0,
+            rounds: 0,
+            climbs: 0,
+            hurried: false,
+            timings: 0,
+        };
+        search.queue_model_seeds(learner);
+        search
+    }
+
+    /// The best guesses, and the best guess of every family and width, in case the model misjudges one.
+    fn queue_model_seeds(&mut self, learner: &Learner) {
+        let order = self.by_expectation(learner);
+        self.queue.extend(order.iter().take(MODEL_SEEDS));
+        let mut seen = Vec::new();
+        for &id in &order {
+            let spec = &self.space.candidates()[id].spec;
+            let kind = (spec.variant.clone(), spec.isa.width());
+            // Narrow vectors where wide ones run are for completeness: the widest of a family speaks for it.
+            if !seen.iter().any(|(family, _)| *family == kind.0) {
+                seen.push(kind);
+                self.queue.push_back(id);
+            }
+        }
+    }
+
+    /// The product's candidates.
+    pub fn space(&self) -> &Space {
+        &self.space
+    }
+
+    /// Timings so far.
+    pub fn timings(&self) -> usize {
+        self.timings
+    }
+
+    /// The best so far and its time.
+    pub fn best(&self) -> Option<(usize, f64)> {
+        self.best.map(|id| (id, self.ns(id)))
+    }
+
+    /// Whether it has ended, and why.
+    pub fn end(&self) -> Option<End> {
+        match self.stage {
+            Stage::Done(end) => Some(end),
+            _ => None,
+        }
+    }
+
+    /// How much of its time the product may still lose if the search goes on: a guess from the distance to the floor
+    /// and from how long nothing was found. 0 when it has ended.
+    pub fn promise(&self) -> f64 {
+        let Some((id, ns)) = self.best() else {
+            return if self.end().is_none() { 1.0 } else { 0.0 };
+        };
+        let floor = self.space.candidates()[id].estimate.floor_ns;
+        let headroom = (1.0 - floor / ns).clamp(0.02, 0.5);
+        match self.stage {
+            Stage::Look => headroom / (1.0 + self.idle as f64 / 3.0),
+            Stage::Race => 0.1 / (1 + self.rounds) as f64,
+            Stage::Done(_) => 0.0,
+        }
+    }
+
+    /// Ends looking: what time is left goes to telling the best apart.
+    pub fn hurry(&mut self, bench: &mut impl Bench) {
+        if self.stage == Stage::Look {
+            self.hurried = true;
+            self.start_race(bench);
+        }
+    }
+
+    /// Ends the search with what is known.
+    pub fn stop(&mut self, end: End) {
+        if self.end().is_none() {
+            self.stage = Stage::Done(end);
+        }
+    }
+
+    /// The next step: a look at one candidate, or one round of the race.
+    pub fn step(&mut self, bench: &mut impl Bench, learner: &mut Learner) {
+        match self.stage {
+            Stage::Look => match self.next(bench, learner) {
+                Some(id) => self.look(id, bench, learner),
+                None => self.start_race(bench),
+            },
+            Stage::Race => self.round(bench, learner),
+            Stage::Done(_) => {}
+        }
+    }
+
+    fn ns(&self, id: usize) -> f64 {
+        let known = self.known[id].as_ref();
+        known
+            .and_then(|k| k.samples.summary())
+            .map_or(f64::INFINITY, |s| s.low_ns)
+    }
+
+    fn is_open(&self, id: usize) -> bool {
+        self.known[id].is_none()
+    }
+
+    /// The expected time of a candidate: the model's, corrected by experience.
+    fn expected_ns(&self, id: usize, learner: &Learner) -> f64 {
+        self.space.candidates()[id].estimate.ns * learner.factor(&self.features[id])
+    }
+
+    /// Everything not looked at, best expectation first.
+    fn by_expectation(&self, learner: &Learner) -> Vec<usize> {
+        let mut open: Vec<(f64, usize)> = (0..self.known.len())
+            .filter(|&id| self.is_open(id))
+            .map(|id| (self.expected_ns(id, learner), id))
+            .collect();
+        open.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        open.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Whom to look at next; `None` when looking has ended.
+    fn next(&mut self, bench: &mut impl Bench, learner: &Learner) -> Option<usize> {
+        while let Some(id) = self.queue.pop_front() {
+            if self.is_open(id) {
+                return Some(id);
+            }
+        }
+        if self.climbs > 0 || self.idle >= PATIENCE + self.known.len() / PATIENCE_PER {
+            return None;
+        }
+        // Two by expectation, and the neighbours of the best that promise most.
+        let order = self.by_expectation(learner);
+        let near = self.best.map(|id| self.space.neighbours(id));
+        let near = near.unwrap_or_default();
+        let neighbours = order.iter().copied().filter(|id| near.contains(id));
+        let mut batch: Vec<usize> = neighbours.take(2).collect();
+        batch.extend(order.iter().copied().take(2));
+        bench.foresee(&batch);
+        self.queue.extend(&batch);
+        self.queue.pop_front()
+    }
+
+    fn look(&mut self, id: usize, bench: &mut impl Bench, learner: &mut Learner) {
+        let mut known = Known::default();
+        if let Err(rejection) = bench.prepare(id) {
+            known.rejection = Some(rejection);
+            self.known[id] = Some(known);
+            return;
+        }
+        self.known[id] = Some(known);
+        let best_ns = self.best().map_or(f64::INFINITY, |(_, ns)| ns);
+        self.sample(id, bench, learner);
+        if self.ns(id) < best_ns * PROMISING {
+            self.sample(id, bench, learner);
+            self.sample(id, bench, learner);
+        } else {
+            bench.release(id);
+        }
+        let ns = self.ns(id);
+        if ns < best_ns * 0.99 {
+            self.idle = 0;
+        } else {
+            self.idle += 1;
+        }
+        if ns < best_ns {
+            self.best = Some(id);
+        }
+    }
+
+    /// One timing of a candidate that is still in the game.
+    fn sample(&mut self, id: usize, bench: &mut impl Bench, learner: &mut Learner) {
+        let Some(known) = self.known[id].as_mut().filter(|k| k.rejection.is_none()) else {
+            return;
+        };
+        let ns = bench.time(id);
+        self.timings += 1;
+        let estimate = self.space.candidates()[id].estimate;
+        if ns.is_nan() || ns < estimate.floor_ns * IMPOSSIBLE {
+            let floor_ns = estimate.floor_ns;
+            *known = Known {
+                rejection: Some(Rejection::Impossible { ns, floor_ns }),
+                ..Known::default()
+            };
+            bench.release(id);
+            return;
+        }
+        known.samples.push(ns);
+        let measured = self.ns(id);
+        learner.observe(
+            (self.product, id),
+            &self.features[id],
+            estimate.ns,
+            measured,
+        );
+        learner.refit();
+    }
+
+    /// Those that are near the best so far enter.
+    fn start_race(&mut self, bench: &mut impl Bench) {
+        let Some((_, best_ns)) = self.best() else {
+            self.stage = Stage::Done(End::Complete);
+            return;
+        };
+        let mut near: Vec<usize> = (0..self.known.len())
+            .filter(|&id| self.ns(id) <= best_ns * RACE_WITHIN)
+            .collect();
+        near.sort_by(|&a, &b| self.ns(a).total_cmp(&self.ns(b)).then(a.cmp(&b)));
+        near.truncate(RACE_MAX);
+        for (id, known) in self.known.iter_mut().enumerate() {
+            let Some(known) = known else { continue };
+            known.racing = near.contains(&id);
+            if !known.racing && known.rejection.is_none() {
+                bench.release(id);
+            }
+        }
+        self.rounds = 0;
+        self.stage = Stage::Race;
+    }
+
+    fn racing(&self) -> Vec<usize> {
+        let racing = |id: &usize| self.known[*id].as_ref().is_some_and(|k| k.racing);
+        (0..self.known.len()).filter(racing).collect()
+    }
+
+    fn count(&self, id: usize) -> usize {
+        self.known[id].as_ref().map_or(0, |k| k.samples.len())
+    }
+
+    fn round(&mut self, bench: &mut impl Bench, learner: &mut Learner) {
+        let racing = self.racing();
+        for &id in &racing {
+            match bench.prepare(id) {
+                Ok(()) => self.sample(id, bench, learner),
+                Err(rejection) => {
+                    self.known[id] = Some(Known {
+                        rejection: Some(rejection),
+                        ..Known::default()
+                    });
+                }
+            }
+        }
+        self.rounds += 1;
+        let outcome = self.outcome();
+        let Some(won) = outcome.winner().and_then(|t| t.summary) else {
+            self.best = None;
+            self.stage = Stage::Done(End::Complete);
+            return;
+        };
+        self.best = self.space.find(&outcome.trials[0].spec);
+        if self.rounds < ROUNDS_FIRST {
+            return;
+        }
+        let mut undecided = false;
+        for &id in &racing {
+            let Some(s) = self.known[id].as_ref().and_then(|k| k.samples.summary()) else {
+                continue;
+            };
+            let slower = s.median_ns > won.median_ns * TIE && s.interval_ns.0 > won.interval_ns.1;
+            if slower {
+                if let Some(known) = self.known[id].as_mut() {
+                    known.racing = false;
+                }
+                bench.release(id);
+            } else if Some(id) != self.best {
+                let apart = (s.interval_ns.1 - s.interval_ns.0) / s.median_ns > TIE - 1.0;
+                undecided |= apart && s.median_ns > won.median_ns * TIE;
+            }
+        }
+        let fewest = self.racing().iter().map(|&id| self.count(id)).min();
+        let fewest = fewest.unwrap_or(MOST);
+        if fewest > ENOUGH && (!undecided || fewest >= MOST) {
+            self.climb();
+        }
+    }
+
+    /// The winner's neighbours that nobody has looked at are looked at; with none left, the search is complete.
+    fn climb(&mut self) {
+        let open = self.best.map(|id| self.space.neighbours(id));
+        let mut open = open.unwrap_or_default();
+        open.retain(|&id| self.is_open(id));
+        if self.hurried {
+            self.stage = Stage::Done(End::Budget);
+            return;
+        }
+        if open.is_empty() || self.climbs >= CLIMBS {
+            self.stage = Stage::Done(End::Complete);
+            return;
+        }
+        self.climbs += 1;
+        self.queue = open.into();
+        self.stage = Stage::Look;
+    }
+
+    /// Everything that is known, best first.
+    pub fn outcome(&self) -> Outcome {
+        let trials = self.known.iter().enumerate().filter_map(|(id, known)| {
+            let known = known.as_ref()?;
+            Some(Trial {
+                spec: self.space.candidates()[id].spec.clone(),
+                predicted_ns: self.space.candidates()[id].estimate.ns,
+                weight_bytes: self.space.candidates()[id].weight_bytes,
+                summary: known.samples.summary(),
+                rejection: known.rejection.clone(),
+            })
+        });
+        Outcome::new(trials.collect(), self.end().unwrap_or(End::Budget))
+    }
+}
