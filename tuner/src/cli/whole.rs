@@ -53,12 +53,21 @@ impl WholeToken {
             let pool = Arc::new(Pool::new(threads)?);
             let contestant = |p: &Profile| -> Result<Box<dyn Contestant>> {
                 Ok(match &model {
-                    Some(model) => {
-                        Box::new(Whole::new(model, &pool, p, &EngineOptions::default())?)
-                    }
+                    Some(model) => Box::new(Whole::new(
+                        model,
+                        &pool,
+                        (p, host.features),
+                        &EngineOptions::default(),
+                    )?),
                     None => {
                         let bytes = 2 * host.last_level_bytes();
-                        Box::new(Stack::new(&self.products, self.weights, bytes, &pool, p)?)
+                        Box::new(Stack::new(
+                            &self.products,
+                            self.weights,
+                            bytes,
+                            &pool,
+                            (p, host.features),
+                        )?)
                     }
                 })
             };

@@ -49,17 +49,17 @@ pub trait Contestant {
 pub struct Whole(pub Engine);
 
 impl Whole {
-    /// `model` under the kernels that `profile` chooses; an empty one leaves it to the estimate.
+    /// `model` under the kernels that `profile` chooses for a CPU of `features`; an empty one leaves it to the estimate.
     ///
     /// # Errors
     /// [`EngineError`].
     pub fn new(
         model: &Arc<Model>,
         pool: &Arc<Pool>,
-        profile: &Profile,
+        (profile, features): (&Profile, Features),
         options: &EngineOptions,
     ) -> Result<Self, EngineError> {
-        let kernels = Kernels::new(Features::detect(), profile.clone());
+        let kernels = Kernels::new(features, profile.clone());
         let mut kernels = kernels.on_threads(pool.threads());
         let engine = Engine::new(Arc::clone(model), Arc::clone(pool), &mut kernels, options)?;
         Ok(Self(engine))

@@ -45,7 +45,7 @@ pub enum StackError {
 }
 
 impl Stack {
-    /// `products` (N, K) of a model of `weights` ternary weights, under the kernels that `profile` chooses, copied until
+    /// `products` (N, K) of a model of `weights` ternary weights, under the kernels that `profile` chooses for a CPU of `features`, copied until
     /// they hold `bytes`.
     ///
     /// # Errors
@@ -55,9 +55,9 @@ impl Stack {
         weights: usize,
         bytes: usize,
         pool: &Arc<Pool>,
-        profile: &Profile,
+        (profile, features): (&Profile, Features),
     ) -> Result<Self, StackError> {
-        let kernels = Kernels::new(Features::detect(), profile.clone());
+        let kernels = Kernels::new(features, profile.clone());
         let mut kernels = kernels.on_threads(pool.threads());
         let mut first = Vec::new();
         for &(n, k) in products {
@@ -133,8 +133,14 @@ mod tests {
     fn a_stack_runs_both_phases_under_the_estimate() {
         let pool = Arc::new(Pool::new(2).expect("a pool"));
         let products = [(96, 128), (64, 96)];
-        let mut stack =
-            Stack::new(&products, 100_000, 20_000, &pool, &Profile::default()).expect("built");
+        let mut stack = Stack::new(
+            &products,
+            100_000,
+            20_000,
+            &pool,
+            (&Profile::default(), Features::detect()),
+        )
+        .expect("built");
         assert!(stack.layers.len() > 2);
         for phase in [0, 1] {
             assert!(stack.tokens_per_s(phase).expect("runs") > 0.0);
