@@ -140,7 +140,7 @@ pub fn costs_of(named: &BTreeMap<String, f64>) -> Option<Costs> {
         ..Costs::default()
     };
     for (width, rates) in Width::ALL.into_iter().zip(&mut costs.rates) {
-        let mut values = [0.0; 9];
+        let mut values = [0.0; Rates::NAMES.len()];
         for (value, name) in values.iter_mut().zip(Rates::NAMES) {
             *value = *named.get(&format!("w{}.{name}", width.bytes()))?;
         }

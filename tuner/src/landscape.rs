@@ -2,7 +2,7 @@
 //! played again anywhere, any number of times, without a clock. `tests/landscapes/` holds some.
 
 use crate::host::{costs_of, named_costs};
-use crate::search::{Bench, Rejection};
+use crate::search::{Bench, ENOUGH, Rejection};
 use crate::space::model::{Case, Costs};
 use crate::space::{Atlas, Space};
 use bitnet_codegen::isa::Feature;
@@ -11,14 +11,15 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// Timings of a candidate that is not near the best.
+/// Timings of a candidate that is not far from the best.
 const FEW: usize = 3;
 
-/// Timings of one that is.
-const MANY: usize = 10;
+/// Timings of one that is near it.
+const MANY: usize = 20;
 
-/// Near the best: within this factor of its fastest.
+/// Near the best, and not far from it: within these factors of its fastest.
 const NEAR: f64 = 1.25;
+const FAR: f64 = 2.0;
 
 /// One product's recording.
 #[derive(Clone, Debug, PartialEq)]
@@ -140,7 +141,7 @@ impl Landscape {
 
     /// Timings that recording everything took with as many of each candidate as an entry of a profile needs.
     pub fn timings(&self) -> usize {
-        self.samples.len() * MANY
+        self.samples.len() * ENOUGH
     }
 
     /// A bench that plays the recording.
@@ -191,62 +192,50 @@ impl Bench for Replay<'_> {
     }
 }
 
-/// Times every candidate of `space`: all of them a few times, those near the best in turn until they have many.
-/// `told(done, of)` is called before each and answers whether to go on.
+/// Times every candidate of `space`, in passes, so that a machine that changes meets all alike: all of them once, those
+/// not far from the best a few times, those near it until they have many. `told(done, of)` is called now and then and
+/// answers whether to go on.
 pub fn record(
     space: &Space,
     bench: &mut impl Bench,
     told: &mut dyn FnMut(usize, usize) -> bool,
 ) -> BTreeMap<KernelSpec, Vec<f64>> {
-    let n = space.candidates().len();
-    let mut samples: Vec<Vec<f64>> = vec![Vec::new(); n];
+    let candidates = space.candidates();
+    let mut samples: Vec<Vec<f64>> = vec![Vec::new(); candidates.len()];
     // Candidates with the same panel follow one another, so that weights are packed once for each.
-    let mut order: Vec<usize> = (0..n).collect();
+    let mut order: Vec<usize> = (0..candidates.len()).collect();
     order.sort_by_key(|&id| {
-        let s = &space.candidates()[id].spec;
+        let s = &candidates[id].spec;
         (s.layout.clone(), s.nr, s.kr)
     });
     let fastest = |ns: &[f64]| ns.iter().copied().fold(f64::INFINITY, f64::min);
-    for (done, chunk) in order.chunks(8).enumerate() {
-        if !told(8 * done, n) {
-            return BTreeMap::new();
-        }
-        bench.foresee(chunk);
-        for &id in chunk {
-            if bench.prepare(id).is_ok() {
-                samples[id] = (0..FEW).map(|_| bench.time(id)).collect();
-                bench.release(id);
-            }
-        }
-    }
-    let best = samples
-        .iter()
-        .map(|ns| fastest(ns))
-        .fold(f64::INFINITY, f64::min);
-    let near: Vec<usize> = order
-        .into_iter()
-        .filter(|&id| fastest(&samples[id]) <= best * NEAR)
-        .collect();
-    // In turn, in passes, so that a machine that changes meets all alike.
-    for pass in 0..MANY - FEW {
-        for (i, &id) in near.iter().enumerate() {
-            if !told(n + pass * near.len() + i, n + (MANY - FEW) * near.len()) {
+    let mut done = 0;
+    for pass in 0..MANY {
+        let best = fastest(&samples.concat());
+        order.retain(|&id| match pass {
+            0 => true,
+            1..FEW => fastest(&samples[id]) <= best * FAR,
+            _ => fastest(&samples[id]) <= best * NEAR,
+        });
+        for chunk in order.chunks(8) {
+            if !told(done, done + order.len() * (MANY - pass)) {
                 return BTreeMap::new();
             }
-            if bench.prepare(id).is_ok() {
-                let ns = bench.time(id);
-                samples[id].push(ns);
-                // Packing again costs less than keeping every panel.
-                bench.release(id);
+            done += chunk.len();
+            bench.foresee(chunk);
+            for &id in chunk {
+                if bench.prepare(id).is_ok() {
+                    samples[id].push(bench.time(id));
+                    // Packing again costs less than keeping every panel.
+                    bench.release(id);
+                }
             }
         }
     }
-    let timed = samples
-        .into_iter()
-        .enumerate()
-        .filter(|(_, ns)| !ns.is_empty());
+    let timed = candidates.iter().zip(samples);
     timed
-        .map(|(id, ns)| (space.candidates()[id].spec.clone(), ns))
+        .filter(|(_, ns)| !ns.is_empty())
+        .map(|(c, ns)| (c.spec.clone(), ns))
         .collect()
 }
 

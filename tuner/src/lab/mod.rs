@@ -16,7 +16,7 @@ use bitnet_codegen::{Activations, Features, Kernel, KernelSpec};
 use bitnet_runtime::network::linear::{Linear, Workspace};
 use bitnet_runtime::pool::{Pool, PoolError};
 use forge::{Forge, Planner};
-use packed::{Key, PackedWeights};
+use packed::{Key, PackedWeights, Turn};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -34,6 +34,7 @@ struct Ready {
     kernel: Arc<Kernel>,
     key: Key,
     copies: Vec<Linear>,
+    turn: Turn,
     work: Workspace,
     inner: usize,
 }
@@ -46,7 +47,6 @@ struct Job {
     acts: Arc<Activations>,
     spot: Option<Spot>,
     y: Vec<f32>,
-    turn: usize,
 }
 
 /// Where candidates are built, verified and timed.
@@ -98,7 +98,6 @@ impl Lab {
             acts,
             spot: None,
             y: vec![0.0; m * n],
-            turn: 0,
         });
         Ok(self.jobs.len() - 1)
     }
@@ -156,7 +155,7 @@ impl View<'_> {
         };
         if ready.copies.is_empty() {
             let pool = &pools[&job.case.threads];
-            ready.copies = packed.under(ready.key, pool, &ready.kernel);
+            (ready.copies, ready.turn) = packed.under(ready.key, pool, &ready.kernel);
         }
         self.drop_the_dropped();
     }
@@ -177,10 +176,9 @@ impl View<'_> {
         let pool = &pools[&job.case.threads];
         let start = Instant::now();
         for _ in 0..ready.inner {
-            let copy = &ready.copies[job.turn % ready.copies.len()];
+            let copy = ready.turn.next(&ready.copies);
             let (work, n) = (&mut ready.work, job.case.problem.n);
             copy.forward(pool, work, &job.acts, &mut job.y, n, 0);
-            job.turn += 1;
         }
         start.elapsed()
     }
@@ -213,11 +211,12 @@ impl Bench for View<'_> {
         let pool = &pools[&job.case.threads];
         verifier.verify(pool, &kernel)?;
         let key = PackedWeights::key(&kernel, n, job.case.cold);
-        let copies = packed.under(key, pool, &kernel);
+        let (copies, turn) = packed.under(key, pool, &kernel);
         let mut work = Workspace::new(pool);
         work.make_room(&copies[0]);
         let mut sums = vec![i32::MIN; job.acts.m * n];
-        copies[0].accumulate(pool, &mut work, &job.acts, &mut sums);
+        let copy = turn.next(&copies);
+        copy.accumulate(pool, &mut work, &job.acts, &mut sums);
         if job.spot.is_none() {
             job.spot = Some(Spot::new(&packed.matrix(n, k), &job.acts));
         }
@@ -230,6 +229,7 @@ impl Bench for View<'_> {
                 kernel,
                 key,
                 copies,
+                turn,
                 work,
                 inner: 1,
             },

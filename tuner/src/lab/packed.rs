@@ -8,6 +8,7 @@ use bitnet_runtime::network::linear::{Linear, same_for_all};
 use bitnet_runtime::pool::Pool;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Copies are enough once they are this many times the last-level cache: weights then come from memory.
 const COLD_CACHES: usize = 2;
@@ -26,7 +27,20 @@ pub struct Key {
 
 struct Copies {
     copies: Vec<Linear>,
+    turn: Turn,
     used: u64,
+}
+
+/// Whose turn it is of the copies of one key, for all who use them: a copy comes back after all others, when the cache
+/// has lost it. Right after packing, too, for the copies that were written first come first.
+#[derive(Clone, Default)]
+pub struct Turn(Arc<AtomicUsize>);
+
+impl Turn {
+    /// The next of `copies`.
+    pub fn next<'c>(&self, copies: &'c [Linear]) -> &'c Linear {
+        &copies[self.0.fetch_add(1, Ordering::Relaxed) % copies.len()]
+    }
 }
 
 /// The packed weights that are at hand.
@@ -72,24 +86,24 @@ impl PackedWeights {
         self.at_hand.contains_key(key)
     }
 
-    /// The copies, under `kernel`; packed if they are not at hand.
+    /// The copies, under `kernel`, and their turn; packed if they are not at hand.
     ///
     /// # Panics
     /// When `kernel` does not read panels of `key`.
-    pub fn under(&mut self, key: Key, pool: &Pool, kernel: &Arc<Kernel>) -> Vec<Linear> {
+    pub fn under(&mut self, key: Key, pool: &Pool, kernel: &Arc<Kernel>) -> (Vec<Linear>, Turn) {
         let kernels = same_for_all(kernel);
         if !self.holds(&key) {
             let copies = self.pack(key, pool, kernel);
             self.make_room(&key, bytes(&copies));
-            self.at_hand.insert(key, Copies { copies, used: 0 });
+            let (turn, used) = (Turn::default(), 0);
+            self.at_hand.insert(key, Copies { copies, turn, used });
         }
         self.turn += 1;
         let found = self.at_hand.get_mut(&key).expect("packed above");
         found.used = self.turn;
         let copies = found.copies.iter();
-        copies
-            .map(|c| c.share(&kernels).expect("panels of the key"))
-            .collect()
+        let copies = copies.map(|c| c.share(&kernels).expect("panels of the key"));
+        (copies.collect(), found.turn.clone())
     }
 
     fn pack(&mut self, key: Key, pool: &Pool, kernel: &Arc<Kernel>) -> Vec<Linear> {
@@ -150,13 +164,13 @@ mod tests {
             .map(|k| PackedWeights::key(k, 64, true))
             .collect();
         for (kernel, &key) in kernels.iter().zip(&keys).take(2) {
-            assert_eq!(packed.under(key, &pool, kernel).len(), 2);
+            assert_eq!(packed.under(key, &pool, kernel).0.len(), 2);
         }
         packed.under(keys[0], &pool, &kernels[0]);
         packed.under(keys[2], &pool, &kernels[2]);
         let held: Vec<bool> = keys.iter().map(|k| packed.holds(k)).collect();
         assert_eq!(held, [true, false, true]);
         let hot = PackedWeights::key(&kernels[0], 64, false);
-        assert_eq!(packed.under(hot, &pool, &kernels[0]).len(), 1);
+        assert_eq!(packed.under(hot, &pool, &kernels[0]).0.len(), 1);
     }
 }

@@ -38,7 +38,7 @@ fn isa_of(width: Width, cpu: Features) -> Option<Isa> {
 /// [`PeakError`] when a loop cannot be emitted.
 pub fn measure(cpu: Features) -> Result<[Rates; 3], PeakError> {
     let mut rates = [Rates::default(); 3];
-    let mut known = Rates::from_values([1.0; 9]);
+    let mut known = Rates::from_values([1.0; 10]);
     for (slot, width) in rates.iter_mut().zip(Width::ALL) {
         if let Some(isa) = isa_of(width, cpu) {
             known = of_isa(isa, cpu)?;
@@ -77,6 +77,15 @@ fn of_isa(isa: Isa, cpu: Features) -> Result<Rates, PeakError> {
         .map(|t| t / CHAINS as f64)
     };
     let load = stream(L1_BYTES)?;
+    let bcast = ns(TURNS, &|b, c, chains| {
+        (0..CHAINS)
+            .map(|i| {
+                let at = Addr::new(Operand::Weights, 4 * i).step(c, 4 * CHAINS);
+                let x = b.op(Op::LoadBcast32(at));
+                b.op(Op::Or(chains[i], x))
+            })
+            .collect()
+    })? / CHAINS as f64;
     let store = ns(TURNS, &|b, _, chains| {
         (0..CHAINS).for_each(|i| b.store(Addr::new(Operand::Out, i * w), chains[i]));
         chains.to_vec()
@@ -107,6 +116,7 @@ fn of_isa(isa: Isa, cpu: Features) -> Result<Rates, PeakError> {
     Ok(Rates {
         load,
         load_l2: stream(L2_BYTES)?.max(load),
+        bcast,
         store,
         dot: dot_ns,
         madd,

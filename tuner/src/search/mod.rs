@@ -1,8 +1,8 @@
 //! The search of one product: which of thousands of exact candidates is fastest, for few timings.
 //!
 //! ```text
-//! look   seeds, then whatever model and experience expect most of, neighbours of the best among them;
-//!        until nothing has improved for a while
+//! look   seeds, then whatever model and experience expect most of, whatever they know too little of to expect less,
+//!        and neighbours of the best; until nothing has improved for a while
 //! race   those near the best, timed in turn, thinned out by confidence; ten samples each
 //! climb  neighbours of the winner that nobody looked at; if one is better, race again
 //! ```
@@ -46,23 +46,37 @@ pub trait Bench {
 /// and a share of the weights may stay in a cache.
 const IMPOSSIBLE: f64 = 0.5;
 
-/// Candidates of the model that are looked at before anything else.
-const MODEL_SEEDS: usize = 8;
+/// Structures that are looked at before anything else, by the model's choice.
+const MODEL_SEEDS: usize = 12;
 
 /// Candidates looked at without improvement before looking ends: so many, and one more for so many in the space.
-const PATIENCE: usize = 20;
-const PATIENCE_PER: usize = 160;
+const PATIENCE: usize = 32;
+const PATIENCE_PER: usize = 80;
 
-/// A first sample this near the best earns two more at once.
-const PROMISING: f64 = 1.12;
+/// How much of the doubt about a candidate speaks for it.
+const HOPE: f64 = 0.7;
+
+/// A candidate this near the best earns two more samples at once.
+const PROMISING: f64 = 1.2;
+
+/// A first sample this far above what was expected is taken again: something else may have been running.
+const SURPRISING: f64 = 1.5;
+
+/// The best so far, whose neighbours are looked at.
+const SURVIVORS: usize = 3;
 
 /// Candidates this near the best enter the race, at most so many.
-const RACE_WITHIN: f64 = 1.08;
-const RACE_MAX: usize = 10;
+const RACE_WITHIN: f64 = 1.1;
+const RACE_MAX: usize = 12;
 
-/// Samples of each finalist: at least, and at most.
+/// Samples of each finalist, at least.
 pub const ENOUGH: usize = 10;
-const MOST: usize = 24;
+
+/// Samples of all finalists together, at most: what has not been told apart by then is left undecided.
+const RACE_SAMPLES: usize = 130;
+
+/// A median is known well enough when half its interval is this share of it.
+const SHARP: f64 = 0.015;
 
 /// Rounds before any finalist is left behind.
 const ROUNDS_FIRST: usize = 4;
@@ -99,6 +113,7 @@ pub struct Search {
     best: Option<usize>,
     idle: usize,
     rounds: usize,
+    raced: usize,
     climbs: usize,
     hurried: bool,
     timings: usize,
@@ -122,6 +137,7 @@ impl Search {
             best: None,
             idle: 0,
             rounds: 0,
+            raced: 0,
             climbs: 0,
             hurried: false,
             timings: 0,
@@ -130,17 +146,22 @@ impl Search {
         search
     }
 
-    /// The best guesses, and the best guess of every family and width, in case the model misjudges one.
+    /// The best guesses, one of each structure, and the best guess of every family, in case the model misjudges one.
     fn queue_model_seeds(&mut self, learner: &Learner) {
-        let order = self.by_expectation(learner);
-        self.queue.extend(order.iter().take(MODEL_SEEDS));
-        let mut seen = Vec::new();
-        for &id in &order {
-            let spec = &self.space.candidates()[id].spec;
-            let kind = (spec.variant.clone(), spec.isa.width());
-            // Narrow vectors where wide ones run are for completeness: the widest of a family speaks for it.
-            if !seen.iter().any(|(family, _)| *family == kind.0) {
-                seen.push(kind);
+        let (mut structures, mut families) = (Vec::new(), Vec::new());
+        for id in self.by_expectation(learner, 0.0) {
+            let s = &self.space.candidates()[id].spec;
+            let structure = (&s.variant, &s.layout, s.isa, s.mr, s.nr);
+            let is_new = structures.len() < MODEL_SEEDS && !structures.contains(&structure);
+            if is_new {
+                structures.push(structure);
+            }
+            // Narrow vectors where wide ones run are for completeness: the first of a family speaks for it.
+            let is_first = !families.contains(&&s.variant);
+            if is_first {
+                families.push(&s.variant);
+            }
+            if is_new || is_first {
                 self.queue.push_back(id);
             }
         }
@@ -222,16 +243,23 @@ impl Search {
         self.known[id].is_none()
     }
 
-    /// The expected time of a candidate: the model's, corrected by experience.
-    fn expected_ns(&self, id: usize, learner: &Learner) -> f64 {
-        self.space.candidates()[id].estimate.ns * learner.factor(&self.features[id])
+    /// The expected time of a candidate: the model's, corrected by experience. `hope` is how much of the doubt is taken
+    /// off.
+    fn expected_ns(&self, id: usize, learner: &Learner, hope: f64) -> f64 {
+        let features = &self.features[id];
+        let doubt = if hope > 0.0 {
+            hope * learner.doubt(features)
+        } else {
+            0.0
+        };
+        self.space.candidates()[id].estimate.ns * learner.factor(features) * (-doubt).exp()
     }
 
     /// Everything not looked at, best expectation first.
-    fn by_expectation(&self, learner: &Learner) -> Vec<usize> {
+    fn by_expectation(&self, learner: &Learner, hope: f64) -> Vec<usize> {
         let mut open: Vec<(f64, usize)> = (0..self.known.len())
             .filter(|&id| self.is_open(id))
-            .map(|id| (self.expected_ns(id, learner), id))
+            .map(|id| (self.expected_ns(id, learner, hope), id))
             .collect();
         open.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         open.into_iter().map(|(_, id)| id).collect()
@@ -247,13 +275,20 @@ impl Search {
         if self.climbs > 0 || self.idle >= PATIENCE + self.known.len() / PATIENCE_PER {
             return None;
         }
-        // Two by expectation, and the neighbours of the best that promise most.
-        let order = self.by_expectation(learner);
-        let near = self.best.map(|id| self.space.neighbours(id));
-        let near = near.unwrap_or_default();
-        let neighbours = order.iter().copied().filter(|id| near.contains(id));
+        let (expected, hoped) = (
+            self.by_expectation(learner, 0.0),
+            self.by_expectation(learner, HOPE),
+        );
+        let near: Vec<usize> = self
+            .fastest(f64::INFINITY, SURVIVORS)
+            .into_iter()
+            .flat_map(|id| self.space.neighbours(id))
+            .collect();
+        let neighbours = hoped.iter().copied().filter(|id| near.contains(id));
         let mut batch: Vec<usize> = neighbours.take(2).collect();
-        batch.extend(order.iter().copied().take(2));
+        for of in [&expected, &hoped] {
+            batch.extend(of.iter().copied().find(|id| !batch.contains(id)));
+        }
         bench.foresee(&batch);
         self.queue.extend(&batch);
         self.queue.pop_front()
@@ -268,14 +303,20 @@ impl Search {
         }
         self.known[id] = Some(known);
         let best_ns = self.best().map_or(f64::INFINITY, |(_, ns)| ns);
+        let surprising = SURPRISING * self.expected_ns(id, learner, 0.0);
         self.sample(id, bench, learner);
-        if self.ns(id) < best_ns * PROMISING {
+        if self.ns(id) > surprising {
             self.sample(id, bench, learner);
-            self.sample(id, bench, learner);
-        } else {
-            bench.release(id);
+        }
+        for _ in 0..2 {
+            if self.ns(id) < best_ns * PROMISING {
+                self.sample(id, bench, learner);
+            }
         }
         let ns = self.ns(id);
+        if ns >= best_ns * PROMISING {
+            bench.release(id);
+        }
         if ns < best_ns * 0.99 {
             self.idle = 0;
         } else {
@@ -314,17 +355,29 @@ impl Search {
         learner.refit();
     }
 
+    /// Those that take at most `ns`, and at most `count` of them, the fastest first.
+    fn fastest(&self, ns: f64, count: usize) -> Vec<usize> {
+        let timed = self.known.iter().enumerate();
+        let timed = timed.filter(|(_, k)| k.as_ref().is_some_and(|k| !k.samples.is_empty()));
+        let timed = timed.map(|(id, _)| (self.ns(id), id));
+        let mut near: Vec<(f64, usize)> = timed.filter(|t| t.0 <= ns).collect();
+        near.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        near.truncate(count);
+        near.into_iter().map(|(_, id)| id).collect()
+    }
+
     /// Those that are near the best so far enter.
     fn start_race(&mut self, bench: &mut impl Bench) {
         let Some((_, best_ns)) = self.best() else {
             self.stage = Stage::Done(End::Complete);
             return;
         };
-        let mut near: Vec<usize> = (0..self.known.len())
-            .filter(|&id| self.ns(id) <= best_ns * RACE_WITHIN)
-            .collect();
-        near.sort_by(|&a, &b| self.ns(a).total_cmp(&self.ns(b)).then(a.cmp(&b)));
-        near.truncate(RACE_MAX);
+        let near = self.fastest(best_ns * RACE_WITHIN, RACE_MAX);
+        if self.climbs > 0 && near.iter().all(|&id| self.count(id) > ENOUGH) {
+            // The climb found nobody.
+            self.stage = Stage::Done(End::Complete);
+            return;
+        }
         for (id, known) in self.known.iter_mut().enumerate() {
             let Some(known) = known else { continue };
             known.racing = near.contains(&id);
@@ -347,6 +400,7 @@ impl Search {
 
     fn round(&mut self, bench: &mut impl Bench, learner: &mut Learner) {
         let racing = self.racing();
+        self.raced += racing.len();
         for &id in &racing {
             match bench.prepare(id) {
                 Ok(()) => self.sample(id, bench, learner),
@@ -369,25 +423,26 @@ impl Search {
         if self.rounds < ROUNDS_FIRST {
             return;
         }
-        let mut undecided = false;
+        let width = (won.interval_ns.1 - won.interval_ns.0) / 2.0;
+        let mut undecided = racing.len() > 1 && width > won.median_ns * SHARP;
         for &id in &racing {
             let Some(s) = self.known[id].as_ref().and_then(|k| k.samples.summary()) else {
                 continue;
             };
-            let slower = s.median_ns > won.median_ns * TIE && s.interval_ns.0 > won.interval_ns.1;
-            if slower {
+            let (apart, chance) = outcome::apart(won, s);
+            let slower = s.median_ns > won.median_ns * TIE;
+            if slower && apart > chance {
                 if let Some(known) = self.known[id].as_mut() {
                     known.racing = false;
                 }
                 bench.release(id);
-            } else if Some(id) != self.best {
-                let apart = (s.interval_ns.1 - s.interval_ns.0) / s.median_ns > TIE - 1.0;
-                undecided |= apart && s.median_ns > won.median_ns * TIE;
+            } else {
+                undecided |= slower;
             }
         }
         let fewest = self.racing().iter().map(|&id| self.count(id)).min();
-        let fewest = fewest.unwrap_or(MOST);
-        if fewest > ENOUGH && (!undecided || fewest >= MOST) {
+        let enough = fewest.is_none_or(|fewest| fewest > ENOUGH);
+        if enough && (!undecided || self.raced >= RACE_SAMPLES) {
             self.climb();
         }
     }

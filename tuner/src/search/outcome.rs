@@ -52,17 +52,26 @@ pub struct Outcome {
     pub end: End,
 }
 
-/// Whether `other` cannot be told from `best`: within the combined 95 % interval, or within [`TIE`].
-pub fn is_tie(best: Summary, other: Summary) -> bool {
+/// By how much the median of `other` lies above that of `best`, and how much of that may be chance: the combined 95 %
+/// interval.
+pub fn apart(best: Summary, other: Summary) -> (f64, f64) {
     let half = |s: Summary| (s.interval_ns.1 - s.interval_ns.0) / 2.0;
     let combined = half(best).hypot(half(other));
-    let apart = other.median_ns - best.median_ns;
-    apart <= combined.min(best.median_ns * 0.05) || other.median_ns <= best.median_ns * TIE
+    (other.median_ns - best.median_ns, combined)
+}
+
+/// The most that a tie may cost, as a share of the best: an interval wider than that says that nothing is known.
+const DEAR: f64 = 0.05;
+
+/// Whether `other` cannot be told from `best`: within the combined interval, or within [`TIE`].
+fn is_tie(best: Summary, other: Summary) -> bool {
+    let (apart, chance) = apart(best, other);
+    apart <= chance.min(best.median_ns * DEAR) || other.median_ns <= best.median_ns * TIE
 }
 
 impl Outcome {
     /// Orders what was found. Candidates with enough samples go before those with fewer: the others hold less
-    /// evidence. Of those that tie, the one with the least name wins.
+    /// evidence. Of those within [`TIE`] of the fastest, the one with the least name wins.
     pub fn new(trials: Vec<Trial>, end: End) -> Self {
         let (mut timed, rejected): (Vec<Trial>, Vec<Trial>) =
             trials.into_iter().partition(|t| t.summary.is_some());
@@ -87,7 +96,12 @@ impl Outcome {
                 timed.iter().take_while(ties).count()
             }
         };
-        timed[..tied].sort_by(|a, b| a.spec.cmp(&b.spec));
+        let best = timed.first().map_or(0.0, median);
+        let near = timed[..tied].iter().enumerate();
+        let near = near.filter(|(_, t)| median(t) <= best * TIE);
+        if let Some((place, _)) = near.min_by(|a, b| a.1.spec.cmp(&b.1.spec)) {
+            timed[..=place].rotate_right(1);
+        }
         timed.extend(rejected);
         Self {
             trials: timed,

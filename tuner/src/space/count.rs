@@ -7,8 +7,10 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 /// Operations of one call. A count is a number of vectors of the program's width, whatever that is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Loads (also broadcast) of each operand, in [`Operand::ALL`] order; a drain or an accumulation is one, too.
+    /// Loads of each operand, in [`Operand::ALL`] order; a drain or an accumulation is one, too.
     pub loads: [u64; 7],
+    /// Loads of some bytes that are repeated.
+    pub bcasts: u64,
     /// Stores; a drain or an accumulation is one, too.
     pub stores: u64,
     /// `DotU8I8`.
@@ -35,7 +37,7 @@ impl Counts {
         counts
     }
 
-    /// Loads of all operands.
+    /// Loads of all operands, nothing repeated.
     pub fn all_loads(&self) -> u64 {
         self.loads.iter().sum()
     }
@@ -64,9 +66,8 @@ impl Counts {
 
     fn op(&mut self, op: &Op, times: u64) {
         match op {
-            Op::Load(a) | Op::LoadBcast32(a) | Op::LoadBcast128(a) => {
-                self.loads[a.operand as usize] += times;
-            }
+            Op::Load(a) => self.loads[a.operand as usize] += times,
+            Op::LoadBcast32(_) | Op::LoadBcast128(_) => self.bcasts += times,
             Op::Drain(a) => {
                 self.loads[a.operand as usize] += times;
                 self.stores += times;

@@ -17,6 +17,9 @@ const OWN_RIDGE: f64 = 1.5;
 /// The same for effects that all products share.
 const SHARED_RIDGE: f64 = 0.5;
 
+/// What an effect may be, on the logarithm of time, before anything is known of it.
+const UNKNOWN: f64 = 0.08;
+
 /// Sweeps over all effects for each refit; the effects start where the last refit left them.
 const SWEEPS: usize = 2;
 
@@ -81,6 +84,13 @@ impl Learner {
     /// What to multiply a prediction with.
     pub fn factor(&self, features: &Features) -> f64 {
         self.sum(features).exp()
+    }
+
+    /// By how much the factor may be off, on its logarithm: much where little was seen of the features.
+    pub fn doubt(&self, features: &Features) -> f64 {
+        let effects = features.iter().map(|&f| &self.effects[f as usize]);
+        let left = effects.map(|e| 1.0 / (e.ridge + e.seen_by.len() as f64));
+        UNKNOWN * left.sum::<f64>().sqrt()
     }
 
     fn sum(&self, features: &Features) -> f64 {
@@ -172,6 +182,11 @@ mod tests {
             factor(9, 8, 64) < factor(9, 32, 0),
             "a new product starts from it"
         );
+        let mut doubt = |product, nr, pf| {
+            let features = learner.features(product, 1, &spec(nr, pf));
+            learner.doubt(&features)
+        };
+        assert!(doubt(0, 8, 64) < doubt(0, 16, 64) && doubt(0, 16, 64) < doubt(9, 16, 128));
     }
 
     #[test]

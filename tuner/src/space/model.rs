@@ -2,7 +2,7 @@
 //! machine was measured to give ([`Costs`]).
 //!
 //! ```text
-//! call    = ‖loads + indices, arithmetic, stores‖₂ + turns          ports work side by side, not perfectly
+//! call    = ‖loads + indices, arithmetic, stores‖₄ + turns          ports work side by side, not perfectly
 //! compute = (unpack + Σ calls) · panels of the busiest thread + preparing tokens
 //! time    = ‖compute, weight bytes / bandwidth‖₃
 //! ```
@@ -21,6 +21,8 @@ pub struct Rates {
     pub load: f64,
     /// A load that streams from the second-level cache.
     pub load_l2: f64,
+    /// A load that repeats four bytes.
+    pub bcast: f64,
     /// A store.
     pub store: f64,
     /// A dot product; infinite where there is none.
@@ -39,15 +41,16 @@ pub struct Rates {
 
 impl Rates {
     /// The names of the rates, as profiles write them.
-    pub const NAMES: [&str; 9] = [
-        "load", "load_l2", "store", "dot", "madd", "shuffle", "add", "index", "turn",
+    pub const NAMES: [&str; 10] = [
+        "load", "load_l2", "bcast", "store", "dot", "madd", "shuffle", "add", "index", "turn",
     ];
 
     /// The rates in the order of [`Self::NAMES`].
-    pub fn values(&self) -> [f64; 9] {
+    pub fn values(&self) -> [f64; 10] {
         [
             self.load,
             self.load_l2,
+            self.bcast,
             self.store,
             self.dot,
             self.madd,
@@ -59,11 +62,23 @@ impl Rates {
     }
 
     /// The inverse of [`Self::values`].
-    pub fn from_values(v: [f64; 9]) -> Self {
-        let [load, load_l2, store, dot, madd, shuffle, add, index, turn] = v;
+    pub fn from_values(v: [f64; 10]) -> Self {
+        let [
+            load,
+            load_l2,
+            bcast,
+            store,
+            dot,
+            madd,
+            shuffle,
+            add,
+            index,
+            turn,
+        ] = v;
         Self {
             load,
             load_l2,
+            bcast,
             store,
             dot,
             madd,
@@ -77,19 +92,21 @@ impl Rates {
     /// Nanoseconds of one call.
     fn call_ns(&self, c: &Counts, fits_l1: bool) -> f64 {
         let load = if fits_l1 { self.load } else { self.load_l2 };
-        let memory = c.all_loads() as f64 * load + c.indices as f64 * self.index;
+        let memory = c.all_loads() as f64 * load
+            + c.bcasts as f64 * self.bcast
+            + c.indices as f64 * self.index;
         let arithmetic = times(c.dots, self.dot)
             + c.madds as f64 * self.madd
             + c.shuffles as f64 * self.shuffle
             + (c.adds + c.prefetches) as f64 * self.add;
         let stores = c.stores as f64 * self.store;
-        norm(&[memory, arithmetic, stores], 2) + c.turns as f64 * self.turn
+        norm(&[memory, arithmetic, stores], 4) + c.turns as f64 * self.turn
     }
 
     /// Nanoseconds that no call can undercut: its scarcest resource alone.
     fn least_ns(&self, c: &Counts) -> f64 {
         let alone = [
-            c.all_loads() as f64 * self.load,
+            c.all_loads() as f64 * self.load + c.bcasts as f64 * self.bcast,
             times(c.dots, self.dot),
             c.madds as f64 * self.madd,
             c.shuffles as f64 * self.shuffle,
@@ -283,7 +300,7 @@ pub(crate) mod tests {
 
     /// A machine of round figures: 64-byte vectors as fast as narrow ones, and little bandwidth.
     pub(crate) fn machine() -> Costs {
-        let rates = Rates::from_values([0.3, 0.6, 0.5, 0.3, 0.3, 0.3, 0.15, 0.2, 0.3]);
+        let rates = Rates::from_values([0.3, 0.6, 0.15, 0.5, 0.3, 0.3, 0.3, 0.15, 0.2, 0.3]);
         Costs {
             rates: [rates; 3],
             read_gb_per_s: [(1, 30.0), (2, 40.0)].into(),
