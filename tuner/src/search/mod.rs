@@ -57,7 +57,7 @@ const PATIENCE_PER: usize = 80;
 const HOPE: f64 = 0.7;
 
 /// A candidate this near the best earns two more samples at once.
-const PROMISING: f64 = 1.2;
+const PROMISING: f64 = 1.15;
 
 /// A first sample this far above what was expected is taken again: something else may have been running.
 const SURPRISING: f64 = 1.5;
@@ -65,21 +65,22 @@ const SURPRISING: f64 = 1.5;
 /// The best so far, whose neighbours are looked at.
 const SURVIVORS: usize = 3;
 
-/// Candidates this near the best enter the race, at most so many.
+/// Candidates this near the best enter the race, at most so many, and fewer after a climb.
 const RACE_WITHIN: f64 = 1.1;
-const RACE_MAX: usize = 12;
+const RACE_MAX: usize = 10;
+const CLIMBED_MAX: usize = 5;
 
 /// Samples of each finalist, at least.
 pub const ENOUGH: usize = 10;
 
 /// Samples of all finalists together, at most: what has not been told apart by then is left undecided.
-const RACE_SAMPLES: usize = 130;
+const RACE_SAMPLES: usize = 160;
 
 /// A median is known well enough when half its interval is this share of it.
-const SHARP: f64 = 0.015;
+const SHARP: f64 = 0.01;
 
 /// Rounds before any finalist is left behind.
-const ROUNDS_FIRST: usize = 4;
+const ROUNDS_FIRST: usize = 6;
 
 /// Medians this near are a tie whatever the interval says.
 pub const TIE: f64 = 1.02;
@@ -372,7 +373,12 @@ impl Search {
             self.stage = Stage::Done(End::Complete);
             return;
         };
-        let near = self.fastest(best_ns * RACE_WITHIN, RACE_MAX);
+        let most = if self.climbs == 0 {
+            RACE_MAX
+        } else {
+            CLIMBED_MAX
+        };
+        let near = self.fastest(best_ns * RACE_WITHIN, most);
         if self.climbs > 0 && near.iter().all(|&id| self.count(id) > ENOUGH) {
             // The climb found nobody.
             self.stage = Stage::Done(End::Complete);
