@@ -17,7 +17,7 @@ const ROWS: usize = 6;
 /// The first difference, as the reason not to use the kernel.
 pub fn check(kernel: &Kernel) -> Result<(), Unsupported> {
     if kernel.groups().is_some() {
-        // It gives f32 and is no ternary product of one scale: nothing here chooses it.
+        // It gives f32, which the oracle of one scale knows nothing of.
         return Ok(());
     }
     let (panel, k) = (kernel.panel(), kernel.k());

@@ -3,6 +3,7 @@
 
 pub(crate) mod block;
 pub(crate) mod digest;
+pub mod estimates;
 mod exact;
 pub(crate) mod float;
 pub mod head;

@@ -362,7 +362,7 @@ mod tests {
         other.spec.nr = 16;
         p.entries.push(other);
         let nr = |threads| {
-            let found = p.choose((2560, 2560), 1, threads, Features::NONE);
+            let found = p.choose((2560, 2560), 1, threads, None, Features::NONE);
             found.map(|(e, how)| (e.spec.nr, how))
         };
         assert_eq!(nr(1), Some((16, Match::Exact)));

@@ -18,7 +18,7 @@ use crate::space::model::Case;
 use crate::space::{Atlas, Space};
 use crate::surroundings::Watch;
 use bitnet_codegen::{Features, KernelSpec, Problem};
-use bitnet_runtime::network::kernels::estimates;
+use bitnet_runtime::network::estimates::estimates;
 use bitnet_runtime::pool::PoolError;
 use bitnet_runtime::profile::{Entry, GENERATOR, M_BUCKETS, MBucket, Profile, SHIPPED, parse};
 use conditions::{Looks, PROBE_BYTES, PROBE_EVERY, conditions};
