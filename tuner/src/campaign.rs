@@ -1,7 +1,7 @@
 //! Many searches, one budget: time goes where seconds of a real token are to be won.
 //!
 //! ```text
-//! first     every search finds something, the most important ones first
+//! first     every search finds something, the most important ones first, as long as there is any time
 //! then      the search with most to win a second: share of a token · promise / cost of a step
 //! at 70 %   looking ends; the rest of the time tells the best apart
 //! ```
@@ -98,12 +98,15 @@ pub fn play<B: Benches>(
     order.sort_by(|&a, &b| game.stakes[b].worth().total_cmp(&game.stakes[a].worth()));
     for &job in &order {
         let first = |s: &Search| s.best().is_none();
-        game.slice(job, looking, Duration::ZERO, first);
+        game.slice(job, budget, Duration::ZERO, first);
     }
     game.by_worth(looking, SLICE);
     for &job in &order {
         let Stake { search, .. } = &mut game.stakes[job];
-        search.hurry(&mut game.benches.bench(job));
+        if search.end().is_none() {
+            search.hurry(&mut game.benches.bench(job));
+            game.tell(job);
+        }
     }
     game.by_worth(budget, RACE_SLICE);
     let end = if game.benches.stopped() {

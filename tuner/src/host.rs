@@ -42,6 +42,9 @@ const MEMORY_PER_CACHE: usize = 12;
 const MEMORY_MIN_BYTES: usize = 128 << 20;
 const MEMORY_MAX_BYTES: usize = 1 << 30;
 
+/// Bytes of memory for each second that measuring may take: touching them for the first time takes time, too.
+const MEMORY_BYTES_PER_S: f64 = 500e6;
+
 impl Host {
     /// Looks at the machine, of whose CPU kernels may use `features`; takes milliseconds.
     pub fn probe(features: Features) -> Self {
@@ -70,7 +73,9 @@ impl Host {
     /// [`PeakError`] when the probing loops cannot be emitted, or there are fewer threads.
     pub fn measure(&self, thread_counts: &[usize], limit: Duration) -> Result<Measured, PeakError> {
         let start = Instant::now();
-        let memory = peaks::streaming_memory(self.cold_bytes());
+        let affordable = (limit.as_secs_f64() * MEMORY_BYTES_PER_S) as usize;
+        let bytes = self.cold_bytes().min(affordable.max(MEMORY_MIN_BYTES));
+        let memory = peaks::streaming_memory(bytes);
         let mut measured = Measured {
             rates: peaks::rates(self.features)?,
             noise: peaks::noise(self.isa, self.features)?,

@@ -209,10 +209,13 @@ pub enum Match {
     Nearest,
 }
 
+/// Buckets that an entry may be away from the tokens it answers for.
+const NEAR_BUCKETS: usize = 2;
+
 impl Profile {
     /// The choice for a product on `threads`: the very entry, else the nearest shape in the bucket, else the
-    /// nearest bucket; another number of threads weighs less than another shape. Only kernels that run on
-    /// `features`.
+    /// nearest bucket, if it is near: what decodes best is no answer for long prompts. Another number of threads
+    /// weighs less than another shape. Only kernels that run on `features`.
     pub fn choose(
         &self,
         (n, k): (usize, usize),
@@ -232,6 +235,7 @@ impl Profile {
             .iter()
             .filter(|e| e.spec.isa.runs_on(features))
             .filter(|e| Groups::of(&e.spec).ok().flatten() == groups)
+            .filter(|e| e.bucket.index().abs_diff(bucket.index()) <= NEAR_BUCKETS)
             .min_by(|a, b| distance(a).total_cmp(&distance(b)))
             .map(|e| {
                 let exact = e.n == n && e.k == k && e.bucket == bucket;
@@ -342,6 +346,12 @@ mod tests {
             "needs AVX-512"
         );
         assert_eq!(choose(2560, 2560, 200), Some((2560, 64, Match::Nearest)));
+        let decode_only = Profile {
+            entries: vec![entry(2560, 2560, 1, Isa::Interp)],
+            ..Profile::default()
+        };
+        let long = decode_only.choose((2560, 2560), 200, 2, None, Features::NONE);
+        assert_eq!(long, None, "what decodes best is no answer");
         assert_eq!(
             Profile::default().choose((1, 1), 1, 1, None, Features::NONE),
             None

@@ -169,7 +169,12 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
         signals::asked();
     }
     if made.profile.entries.is_empty() {
-        bail!("stopped before the first search found anything; nothing was written");
+        let why = if signals::asked() {
+            "stopped"
+        } else {
+            "the budget was spent"
+        };
+        bail!("{why} before the first kernel was timed; nothing was written");
     }
     profile::save(&made.profile, &path)?;
     let entries = &made.profile.entries;

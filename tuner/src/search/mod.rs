@@ -370,7 +370,12 @@ impl Search {
     /// Those that are near the best so far enter.
     fn start_race(&mut self, bench: &mut impl Bench) {
         let Some((_, best_ns)) = self.best() else {
-            self.stage = Stage::Done(End::Complete);
+            let end = if self.hurried {
+                End::Budget
+            } else {
+                End::Complete
+            };
+            self.stage = Stage::Done(end);
             return;
         };
         let most = if self.climbs == 0 {

@@ -14,7 +14,7 @@ pub const PROBE_EVERY: Duration = Duration::from_millis(1500);
 const PROBE_LOOKS: usize = 5;
 
 /// Bytes of one look.
-pub const PROBE_BYTES: usize = 128 << 20;
+pub const PROBE_BYTES: usize = 64 << 20;
 
 /// The read bandwidth as it was looked at, by number of threads.
 #[derive(Default)]

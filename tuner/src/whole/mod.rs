@@ -13,6 +13,7 @@ use bitnet_codegen::Features;
 use bitnet_runtime::decoder::{Decoder as _, DecoderError};
 use bitnet_runtime::engine::{Engine, EngineError, EngineOptions};
 use bitnet_runtime::format::Model;
+use bitnet_runtime::graph::Product;
 use bitnet_runtime::network::KernelsUsed;
 use bitnet_runtime::network::kernels::Kernels;
 use bitnet_runtime::pool::Pool;
@@ -163,8 +164,9 @@ pub fn apply(
             if entry.evidence.threads != phase.threads || decodes != (phase.name == PHASES[0]) {
                 continue;
             }
-            let theirs = winner.kernels().get(&(entry.n, entry.k, bucket));
-            if let Some((spec, _)) = theirs
+            let same = |p: &Product, b: usize| (p.n, p.k, b) == (entry.n, entry.k, bucket);
+            let mut theirs = winner.kernels().iter().filter(|((p, b), _)| same(p, *b));
+            if let Some((_, (spec, _))) = theirs.next()
                 && *spec != entry.spec
                 && let Some(mut better) = evidence(entry, spec)
             {
@@ -223,7 +225,12 @@ mod tests {
     }
 
     fn script(speeds: [f64; 2], nr: usize) -> Box<dyn Contestant> {
-        let used = (0..M_BUCKETS.len()).map(|b| ((64, 64, b), (spec(nr), Origin::Estimate)));
+        let product = Product {
+            n: 64,
+            k: 64,
+            groups: None,
+        };
+        let used = (0..M_BUCKETS.len()).map(|b| ((product, b), (spec(nr), Origin::Estimate)));
         Box::new(Script {
             speeds,
             used: used.collect(),
