@@ -14,7 +14,7 @@ use bitnet_cli::terminal::Terminal;
 use bitnet_codegen::plan;
 use bitnet_runtime::format::Model;
 use bitnet_runtime::new_file::NewFile;
-use bitnet_runtime::profile::{self, M_BUCKETS, MBucket, Profile};
+use bitnet_runtime::profile::{self, Entry, M_BUCKETS, MBucket, Profile};
 use bitnet_runtime::setup::Setup;
 use bitnet_runtime::synth::{SHAPES, Shape};
 use clap::Args;
@@ -125,11 +125,14 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
         &counts(&task.threads, &host),
         MEASURING.min(Duration::from_secs(options.budget) / 5),
     )?;
-    let done = if options.resume {
-        old.entries.clone()
+    // What stands on thin evidence is searched again, and kept only if that finds nothing in time.
+    let before = if options.resume {
+        &old.entries[..]
     } else {
-        Vec::new()
+        &[]
     };
+    let (thin, done): (Vec<Entry>, Vec<Entry>) =
+        before.iter().cloned().partition(|e| e.evidence.is_thin());
     let budget = Duration::from_secs(options.budget);
     // The whole token needs some of it, too.
     let for_whole = budget.mul_f64(WHOLE).min(WHOLE_MOST);
@@ -154,6 +157,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     let (wanted, kept) = (task.wanted(), task.done.len());
     let _watch = signals::watch();
     let mut made = search(terminal, &host, &measured, task)?;
+    keep(thin, &mut made.profile.entries);
     made.profile.conditions.budget_s = budget.as_secs_f64();
     if !options.check && !made.profile.entries.is_empty() && !signals::asked() {
         whole.judge(terminal, &host, &measured, &mut made)?;
@@ -203,6 +207,16 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
         }
         text + ")\n"
     })
+}
+
+/// Puts back what has no successor among `entries`.
+fn keep(old: Vec<Entry>, entries: &mut Vec<Entry>) {
+    let key = |e: &Entry| (e.n, e.k, e.bucket, e.evidence.threads);
+    for entry in old {
+        if !entries.iter().any(|e| key(e) == key(&entry)) {
+            entries.push(entry);
+        }
+    }
 }
 
 /// What the options ask for, the model if there is one, and how many ternary weights it has; the budget is filled in
