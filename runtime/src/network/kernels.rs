@@ -208,7 +208,9 @@ impl Kernels {
                 Err(why) => Err(ForcedError { spec, k, why }),
             };
         }
-        let found = self.profile.choose((n, k), m, self.threads, groups, self.cpu);
+        let found = self
+            .profile
+            .choose((n, k), m, self.threads, groups, self.cpu);
         // Group scales change which family is fastest: entries without them say nothing here.
         if let Some((entry, how)) = found {
             let (spec, origin) = match how {
