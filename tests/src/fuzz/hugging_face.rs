@@ -186,24 +186,25 @@ const KNOWN: &[&str] = &[
     "pretraining_tp",
 ];
 
-/// A folder of this process, in memory where the system has such a place.
-pub(super) fn scratch(name: &str) -> PathBuf {
+/// The folder of this process, in memory where the system has such a place.
+fn own_folder() -> PathBuf {
     let memory = PathBuf::from("/dev/shm");
     let within = if memory.is_dir() {
         memory
     } else {
         std::env::temp_dir()
     };
-    within
-        .join(format!("bitnet-fuzz-{}", std::process::id()))
-        .join(name)
+    within.join(format!("bitnet-fuzz-{}", std::process::id()))
 }
 
-/// Removes what the executions of this process wrote.
+/// A place in the folder of this process.
+pub(super) fn scratch(name: &str) -> PathBuf {
+    own_folder().join(name)
+}
+
+/// Removes what the executions of this process wrote, and nothing of any other.
 pub fn clean() {
-    if let Some(all) = scratch("").parent() {
-        let _ = fs::remove_dir_all(all);
-    }
+    let _ = fs::remove_dir_all(own_folder());
 }
 
 /// Where a model is written anew for every execution.
@@ -255,5 +256,20 @@ pub fn run(draw: &mut Draw) -> Result<(), String> {
     match format::open(folder, &options) {
         Err(e) => readable(&e),
         Ok(model) => use_model(draw, &model),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cleaning_removes_the_folder_of_this_process_alone() {
+        let parent = own_folder().parent().expect("a parent").to_owned();
+        let beside = tempfile::tempdir_in(parent).expect("a folder");
+        fs::create_dir_all(scratch("something")).expect("a folder");
+        clean();
+        assert!(!own_folder().exists());
+        assert!(beside.path().exists(), "what another process wrote is gone");
     }
 }
