@@ -213,7 +213,7 @@ fn a_text_ends_where_it_is_told_to() {
     assert_eq!(said.trim_end(), before, "of {whole:?}");
     assert!(String::from_utf8_lossy(&told.stderr).contains("a stop string came"));
     let none = run("bitnet-run", &[&base[..], &["--stop", ""]].concat());
-    assert_fails(&none, 1, &["--stop"]);
+    assert_fails(&none, 2, &["--stop"]);
 }
 
 /// A pair of a terminal's two ends: the one that a person sits at, and the one that a program writes to.
