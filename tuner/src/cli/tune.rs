@@ -159,7 +159,9 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     let mut made = search(terminal, &host, &measured, task)?;
     keep(thin, &mut made.profile.entries);
     made.profile.conditions.budget_s = budget.as_secs_f64();
-    if !options.check && !made.profile.entries.is_empty() && !signals::asked() {
+    // Every search may have an answer by then, if a thin one.
+    let stopped = signals::asked();
+    if !options.check && !made.profile.entries.is_empty() && !stopped {
         whole.judge(terminal, &host, &measured, &mut made)?;
     }
     for line in &made.profile.conditions.notes {
@@ -185,7 +187,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     let report = Report {
         path: path.display().to_string(),
         entries: entries.len(),
-        complete: entries.len() >= wanted.max(kept),
+        complete: entries.len() >= wanted.max(kept) && !stopped,
         thin: entries.iter().filter(|e| e.evidence.is_thin()).count(),
         tied: entries
             .iter()

@@ -49,7 +49,7 @@ impl Stack {
     /// they hold `bytes`.
     ///
     /// # Errors
-    /// [`StackError`].
+    /// `StackError`.
     pub fn new(
         products: &[(usize, usize)],
         weights: usize,
