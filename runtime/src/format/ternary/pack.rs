@@ -161,9 +161,17 @@ fn base3_byte(v: u32) -> u8 {
     ((v * 256).div_ceil(243)) as u8
 }
 
-fn tq1_row(g: &Grid<'_>, r: usize, out: &mut Vec<u8>) {
-    for at in (0..g.m.k()).step_by(256) {
-        for (bytes, from, digits) in [(32, 0, 5), (16, 160, 5), (4, 240, 4)] {
+/// Blocks of `cols` columns in base 3 and their scale. Each run is bytes, its first column, and the digits of a byte,
+/// which lie as many columns apart as the run has bytes.
+fn base3_row(
+    g: &Grid<'_>,
+    r: usize,
+    cols: usize,
+    runs: [(usize, usize, usize); 3],
+    out: &mut Vec<u8>,
+) {
+    for at in (0..g.m.k()).step_by(cols) {
+        for (bytes, from, digits) in runs {
             for m in 0..bytes {
                 let v = (0..digits).fold(0, |v, n| {
                     3 * v + g.code(r, at + from + m + bytes * n) as u32
@@ -175,18 +183,12 @@ fn tq1_row(g: &Grid<'_>, r: usize, out: &mut Vec<u8>) {
     }
 }
 
+fn tq1_row(g: &Grid<'_>, r: usize, out: &mut Vec<u8>) {
+    base3_row(g, r, 256, [(32, 0, 5), (16, 160, 5), (4, 240, 4)], out);
+}
+
 fn ptq1_row(g: &Grid<'_>, r: usize, out: &mut Vec<u8>) {
-    for at in (0..g.m.k()).step_by(128) {
-        for (bytes, from, digits) in [(16, 0, 5), (8, 80, 5), (2, 120, 4)] {
-            for m in 0..bytes {
-                let v = (0..digits).fold(0, |v, n| {
-                    3 * v + g.code(r, at + from + m + bytes * n) as u32
-                });
-                out.push(base3_byte(if digits == 4 { 3 * v } else { v }));
-            }
-        }
-        out.extend(g.half_scale(r, at));
-    }
+    base3_row(g, r, 128, [(16, 0, 5), (8, 80, 5), (2, 120, 4)], out);
 }
 
 fn tq2_row(g: &Grid<'_>, r: usize, out: &mut Vec<u8>) {
