@@ -8,6 +8,7 @@
 //! order depends on the length alone: not on threads, batches or the width of registers. Multiplications and
 //! additions are never fused, and `exp` is a polynomial of our own, since the system's differs between CPUs.
 
+use crate::pool::ColumnBlock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Partial sums of a reduction.
@@ -229,19 +230,52 @@ leveled! {
 }
 
 leveled! {
-    /// From accumulators to outputs: `y = (acc / s) · ws`, one division and one multiplication in this order.
-    pub fn rescale(acc: &[i32], s: f32, ws: &[f32], y: &mut [f32]) {
-        for ((y, &acc), &ws) in y.iter_mut().zip(acc).zip(ws) {
-            *y = acc as f32 / s * ws;
+    /// Rotates the pairs `(x[i], x[i + head_dim/2])` of one head into `out`, all `[head_dim]`; `cos_sin`: the cosines of
+    /// the pairs' angles, then the sines.
+    pub fn rotate(x: &[f32], cos_sin: &[f32], out: &mut [f32]) {
+        let half = x.len() / 2;
+        let (cos, sin) = cos_sin.split_at(half);
+        let (a, b) = x.split_at(half);
+        let (out_a, out_b) = out.split_at_mut(half);
+        let (sin, b, out_a, out_b) = (&sin[..half], &b[..half], &mut out_a[..half], &mut out_b[..half]);
+        for i in 0..half {
+            out_a[i] = a[i] * cos[i] - b[i] * sin[i];
+            out_b[i] = b[i] * cos[i] + a[i] * sin[i];
         }
     }
 }
 
 leveled! {
-    /// As [`rescale`], added to what `y` holds.
-    pub fn rescale_add(acc: &[i32], s: f32, ws: &[f32], y: &mut [f32]) {
-        for ((y, &acc), &ws) in y.iter_mut().zip(acc).zip(ws) {
-            *y += acc as f32 / s * ws;
+    /// As [`rotate`], in place.
+    pub fn rotate_in_place(x: &mut [f32], cos_sin: &[f32]) {
+        let half = x.len() / 2;
+        let (cos, sin) = cos_sin.split_at(half);
+        let (a, b) = x.split_at_mut(half);
+        let (sin, b) = (&sin[..half], &mut b[..half]);
+        for i in 0..half {
+            (a[i], b[i]) = (a[i] * cos[i] - b[i] * sin[i], b[i] * cos[i] + a[i] * sin[i]);
+        }
+    }
+}
+
+leveled! {
+    /// From the accumulators of a tile to outputs: `y = (acc / s) · ws`, one division and one multiplication in this
+    /// order; added to what `y` holds where `add` says so.
+    ///
+    /// # Shapes
+    /// `acc`: `[tokens, stride]` with the stride, of which the first columns are taken, as many as `ws` has;
+    /// `s`: `[tokens]`. They go to the rows and the columns of `y` from those of `at` on.
+    pub fn rescale(
+        acc: (&[i32], usize), s: &[f32], ws: &[f32], y: &mut ColumnBlock<'_, f32>, at: (usize, usize), add: bool,
+    ) {
+        let ((acc, stride), (row, column)) = (acc, at);
+        for ((t, acc), &s) in acc.chunks_exact(stride).enumerate().zip(s) {
+            let y = &mut y.row(row + t)[column..][..ws.len()];
+            let acc = &acc[..ws.len()];
+            match add {
+                false => for i in 0..ws.len() { y[i] = acc[i] as f32 / s * ws[i]; },
+                true => for i in 0..ws.len() { y[i] += acc[i] as f32 / s * ws[i]; },
+            }
         }
     }
 }
@@ -377,8 +411,22 @@ pub(crate) mod tests {
             add(&mut out, &a);
             take(&out);
             let acc: Vec<i32> = (0..n as i32).map(|i| i * 977 - 40_000).collect();
-            rescale(&acc, 0.37, &b, &mut out);
-            rescale_add(&acc, 1.7, &a, &mut out);
+            rescale(
+                (&acc, n),
+                &[0.37],
+                &b,
+                &mut ColumnBlock::whole(&mut out, n),
+                (0, 0),
+                false,
+            );
+            rescale(
+                (&acc, n),
+                &[1.7],
+                &a,
+                &mut ColumnBlock::whole(&mut out, n),
+                (0, 0),
+                true,
+            );
             take(&out);
             let mut q = vec![0i8; n];
             let (sum, scale) = quantise(&a, &mut q);
@@ -390,6 +438,12 @@ pub(crate) mod tests {
             rescale_planes(&sums, scale, &b, &mut out, false);
             rescale_planes(&sums[..2], 0.1, &a, &mut out, true);
             take(&out);
+            let half = n / 2 * 2;
+            let mut turned = vec![0f32; half];
+            rotate(&a[..half], &b[..half], &mut turned);
+            take(&turned);
+            rotate_in_place(&mut turned, &b[..half]);
+            take(&turned);
             take(&planes.iter().map(|&q| f32::from(q)).collect::<Vec<_>>());
         }
         bits

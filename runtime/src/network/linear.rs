@@ -236,43 +236,59 @@ impl Linear {
         stride: usize,
         first: usize,
     ) {
-        self.product(
-            pool,
-            work,
-            acts,
-            (y, stride, first),
-            |part, token, rows, acc, y| {
-                let (s, ws) = (acts.scales[token], &self.parts[part].row_scales[rows]);
-                match part {
-                    0 => lanes::rescale(acc, s, ws, y),
-                    _ => lanes::rescale_add(acc, s, ws, y),
-                }
-            },
-        );
+        self.rescaled(pool, work, acts, (y, stride, first), false);
+    }
+
+    /// As [`Self::forward`] with rows of `n`, added to what `y` holds by one addition an output; `false`, and nothing
+    /// is done, where an output is a sum over groups of columns by itself.
+    pub fn forward_add(
+        &self,
+        pool: &Pool,
+        work: &mut Workspace,
+        acts: &Activations,
+        y: &mut [f32],
+    ) -> bool {
+        let whole = self.parts.len() == 1;
+        if whole {
+            self.rescaled(pool, work, acts, (y, self.n, 0), true);
+        }
+        whole
+    }
+
+    fn rescaled(
+        &self,
+        pool: &Pool,
+        work: &mut Workspace,
+        acts: &Activations,
+        out: (&mut [f32], usize, usize),
+        add: bool,
+    ) {
+        self.product(pool, work, acts, out, |part, tile, y| {
+            let s = &acts.scales[tile.tokens.clone()];
+            let ws = &self.parts[part].row_scales[tile.rows.clone()];
+            let at = (tile.tokens.start, tile.column);
+            lanes::rescale((tile.sums, tile.stride), s, ws, y, at, add || part > 0);
+        });
     }
 
     /// The integer sums alone, `[m, n]`: what is compared with the oracle.
     pub fn accumulate(&self, pool: &Pool, work: &mut Workspace, acts: &Activations, y: &mut [i32]) {
-        self.product(
-            pool,
-            work,
-            acts,
-            (y, self.n, 0),
-            |part, _, _, acc, y| match part {
-                0 => y.copy_from_slice(acc),
-                _ => y.iter_mut().zip(acc).for_each(|(y, acc)| *y += acc),
-            },
-        );
+        self.product(pool, work, acts, (y, self.n, 0), |part, tile, y| {
+            tile.each(y, |sums, y| match part {
+                0 => y.copy_from_slice(sums),
+                _ => y.iter_mut().zip(sums).for_each(|(y, sum)| *y += sum),
+            });
+        });
     }
 
-    /// Runs all tiles; `store(part, token, rows, sums, slot)` takes each run of sums to its slot.
+    /// Runs all tiles; `store(part, sums of a tile, columns)` takes them to the columns of the outputs.
     fn product<T: Send>(
         &self,
         pool: &Pool,
         work: &mut Workspace,
         acts: &Activations,
         (y, stride, first): (&mut [T], usize, usize),
-        store: impl Fn(usize, usize, Range<usize>, &[i32], &mut [T]) + Sync,
+        store: impl Fn(usize, TileSums<'_>, &mut ColumnBlock<'_, T>) + Sync,
     ) {
         assert_eq!(acts.k, self.k, "K of the activations and of the layer");
         if acts.m == 0 {
@@ -285,8 +301,7 @@ impl Linear {
             pool.threads()
         );
         for (index, part) in self.parts.iter().enumerate() {
-            let store =
-                |token, rows, acc: &[i32], slot: &mut [T]| store(index, token, rows, acc, slot);
+            let store = |tile: TileSums<'_>, y: &mut ColumnBlock<'_, T>| store(index, tile, y);
             self.part_product(part, pool, work, acts, (&mut *y, stride, first), store);
         }
     }
@@ -299,7 +314,7 @@ impl Linear {
         work: &mut Workspace,
         acts: &Activations,
         (y, stride, first): (&mut [T], usize, usize),
-        store: impl Fn(usize, Range<usize>, &[i32], &mut [T]) + Sync,
+        store: impl Fn(TileSums<'_>, &mut ColumnBlock<'_, T>) + Sync,
     ) {
         let Workspace {
             workers,
@@ -490,7 +505,7 @@ impl<'a> Run<'a> {
         worker: &mut Worker,
         prepared: &[u8],
         columns: &mut ColumnBlock<'_, T>,
-        store: &impl Fn(usize, Range<usize>, &[i32], &mut [T]),
+        store: &impl Fn(TileSums<'_>, &mut ColumnBlock<'_, T>),
     ) {
         let Worker {
             scratch,
@@ -521,14 +536,43 @@ impl<'a> Run<'a> {
                 kernel.run(mr, panel, tile, &sums[..mr], scratch, &mut out[..len]);
                 for (part, values) in by_token(order, (nr, mr), &out[..len], turned) {
                     let shown = part.start.min(rows.len())..part.end.min(rows.len());
-                    for t in (0..tokens).filter(|_| !shown.is_empty()) {
-                        let slot = &mut columns.row(first + t)[from..][shown.clone()];
-                        let rows = first_row + shown.start..first_row + shown.end;
-                        let values = &values[t * part.len()..][..shown.len()];
-                        store(first + t, rows, values, slot);
+                    if shown.is_empty() {
+                        continue;
                     }
+                    let tile = TileSums {
+                        tokens: first..first + tokens,
+                        rows: first_row + shown.start..first_row + shown.end,
+                        column: from + shown.start,
+                        sums: values,
+                        stride: part.len(),
+                    };
+                    store(tile, columns);
                 }
             }
+        }
+    }
+}
+
+/// Sums of a tile, on their way to the outputs.
+struct TileSums<'v> {
+    /// Tokens, of the product's.
+    tokens: Range<usize>,
+    /// Rows of the weights: as many sums a token as count.
+    rows: Range<usize>,
+    /// Where the first of the rows lies in the block of columns.
+    column: usize,
+    /// `[tokens, stride]`, and what the tile holds beyond.
+    sums: &'v [i32],
+    /// Sums from one token to the next.
+    stride: usize,
+}
+
+impl TileSums<'_> {
+    /// Calls `f` with the sums of each token and with where they go.
+    fn each<T>(&self, y: &mut ColumnBlock<'_, T>, f: impl Fn(&[i32], &mut [T])) {
+        let n = self.rows.len();
+        for (t, sums) in self.tokens.clone().zip(self.sums.chunks_exact(self.stride)) {
+            f(&sums[..n], &mut y.row(t)[self.column..][..n]);
         }
     }
 }

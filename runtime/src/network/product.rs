@@ -334,6 +334,45 @@ impl Projections {
         row: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
         y: &mut [f32],
     ) {
+        self.groups_of_rows(pool, scratch, tap, m, row, |pool, scratch, group| {
+            self.multiply(pool, scratch, group, m, y);
+        });
+    }
+
+    /// As [`Self::forward`], added to what `y` holds. `spare`: as much room, for products that cannot add.
+    pub fn forward_add(
+        &self,
+        pool: &Pool,
+        scratch: &mut ProjectionScratch,
+        tap: &mut Option<Tap>,
+        m: usize,
+        row: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+        (y, spare): (&mut [f32], &mut [f32]),
+    ) {
+        let mut added = false;
+        self.groups_of_rows(pool, scratch, tap, m, row, |pool, scratch, group| {
+            added = self.multiply_add(pool, scratch, group, y);
+            if !added {
+                self.multiply(pool, scratch, group, m, spare);
+            }
+        });
+        if !added {
+            pool.each(Chunks::new(y, self.n), |_, r, y| {
+                lanes::add(y, &spare[r * self.n..][..self.n])
+            });
+        }
+    }
+
+    /// Takes the rows into the working memory as each group of products wants them, and lets it multiply.
+    fn groups_of_rows(
+        &self,
+        pool: &Pool,
+        scratch: &mut ProjectionScratch,
+        tap: &mut Option<Tap>,
+        m: usize,
+        row: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+        mut multiply: impl FnMut(&Pool, &mut ProjectionScratch, &Group),
+    ) {
         // What the working memory holds of the rows without any norm of a projection's own.
         let mut held = None;
         for group in &self.groups {
@@ -355,7 +394,7 @@ impl Projections {
                 );
                 held = norm.is_none().then_some(wanted);
             }
-            self.multiply(pool, scratch, group, m, y);
+            multiply(pool, scratch, group);
             if let (Some(tap), Weights::Ternary(linear)) = (&mut *tap, &group.weights) {
                 self.tell(pool, scratch, (linear, &group.projections), tap);
             }
@@ -449,6 +488,22 @@ impl Projections {
             (Weights::Ternary(linear), planes) => {
                 linear.forward_planes(pool, work, (acts, planes), y, self.n, first);
             }
+        }
+    }
+
+    /// The product of the only group, added to `y`; `false`, and nothing is done, where it cannot add.
+    fn multiply_add(
+        &self,
+        pool: &Pool,
+        scratch: &mut ProjectionScratch,
+        group: &Group,
+        y: &mut [f32],
+    ) -> bool {
+        match (&group.weights, self.acts.planes(), self.groups.len()) {
+            (Weights::Ternary(linear), 1, 1) => {
+                linear.forward_add(pool, &mut scratch.work, &scratch.acts, y)
+            }
+            _ => false,
         }
     }
 

@@ -58,16 +58,6 @@ fn between(yarn: &Yarn, theta: f64, head_dim: usize) -> (f64, f64) {
     (low, if high > low { high } else { low + 0.001 })
 }
 
-/// Rotates the pairs `(x[i], x[i + head_dim/2])` of one head.
-pub fn rotate(x: &mut [f32], cos_sin: &[f32]) {
-    let half = x.len() / 2;
-    let (cos, sin) = cos_sin.split_at(half);
-    let (a, b) = x.split_at_mut(half);
-    for i in 0..half {
-        (a[i], b[i]) = (a[i] * cos[i] - b[i] * sin[i], b[i] * cos[i] + a[i] * sin[i]);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,9 +79,9 @@ mod tests {
                     .collect()
             };
             let at = |x: &[f32], position: usize| {
-                let (mut cos_sin, mut out) = (vec![0f32; head_dim], x.to_vec());
+                let (mut cos_sin, mut out) = (vec![0f32; head_dim], vec![0f32; head_dim]);
                 table.fill(position, &mut cos_sin);
-                rotate(&mut out, &cos_sin);
+                lanes::rotate(x, &cos_sin, &mut out);
                 out
             };
             let (q, k) = (head(5), head(7));

@@ -11,7 +11,6 @@ use super::rows::Rows;
 use crate::graph::ModelConfig;
 use crate::lanes;
 use crate::network::block::Block;
-use crate::network::rope::rotate;
 use crate::pool::{Chunks, Columns, Pool, SliceList};
 use crate::sequence::{HeadCache, KEY_BLOCK, PAGE, SLAB};
 use std::ops::Range;
@@ -107,11 +106,14 @@ impl<'a> Attention<'a> {
 
     /// Puts a query or key of row `r` in place for attention: normalised where the layer has a norm, and rotated.
     fn turn(&self, norm: Option<&[f32]>, head: &[f32], r: usize, out: &mut [f32]) {
+        let cos_sin = &self.cos_sin[r * self.head_dim..][..self.head_dim];
         match norm {
-            Some(weight) => lanes::rms_norm(head, weight, self.norm_eps, out),
-            None => out.copy_from_slice(head),
+            Some(weight) => {
+                lanes::rms_norm(head, weight, self.norm_eps, out);
+                lanes::rotate_in_place(out, cos_sin);
+            }
+            None => lanes::rotate(head, cos_sin, out),
         }
-        rotate(out, &self.cos_sin[r * self.head_dim..][..self.head_dim]);
     }
 
     /// Stores the rotated key and the value of every row in its sequence. `qkv`: `[rows, heads + 2 · kv_heads, head_dim]`.

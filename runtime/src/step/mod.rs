@@ -135,7 +135,7 @@ struct Scratch {
     attended: Vec<f32>,
     /// Gate and up, `[rows, 2 · ffn]`.
     gate_up: Vec<f32>,
-    /// What a block adds to the residual stream, `[rows, hidden]`.
+    /// What is added to the residual stream, where a product cannot do so itself, `[rows, hidden]`.
     delta: Vec<f32>,
     /// Cosines and sines of each row's position, `[rows, head_dim]`.
     cos_sin: Vec<f32>,
@@ -382,8 +382,7 @@ impl Step {
             };
             block
                 .out
-                .forward(pool, &mut s.projection, tap, m, sub_norm, delta);
-            add(pool, x, delta, h);
+                .forward_add(pool, &mut s.projection, tap, m, sub_norm, (x, delta));
             // gate, up = W · norm(x)
             let gate_up = &mut s.gate_up[..m * 2 * ffn];
             let norm = |r: usize, out: &mut [f32], _: &mut [f32]| {
@@ -399,8 +398,7 @@ impl Step {
             };
             block
                 .down
-                .forward(pool, &mut s.projection, tap, m, product, delta);
-            add(pool, x, delta, h);
+                .forward_add(pool, &mut s.projection, tap, m, product, (x, delta));
         }
     }
 
@@ -434,13 +432,6 @@ fn normalise(network: &Network, rows: &[usize], s: &mut Scratch) {
     for (&r, out) in rows.iter().zip(s.last.chunks_exact_mut(h)) {
         lanes::rms_norm(&s.x[r * h..][..h], network.output_norm(), eps, out);
     }
-}
-
-/// `x += delta`, row by row.
-fn add(pool: &Pool, x: &mut [f32], delta: &[f32], h: usize) {
-    pool.each(Chunks::new(x, h), |_, r, x| {
-        lanes::add(x, &delta[r * h..][..h])
-    });
 }
 
 fn all_finite(values: &[f32]) -> bool {

@@ -43,8 +43,8 @@ impl Linear {
         super::grow(&mut wide, acts.m * n);
         for (index, part) in self.parts.iter().enumerate() {
             let sums = (&mut wide[..acts.m * n], n, 0);
-            self.part_product(part, pool, work, acts, sums, |_, _, acc, slot| {
-                slot.copy_from_slice(acc);
+            self.part_product(part, pool, work, acts, sums, |tile, wide| {
+                tile.each(wide, |sums, slot| slot.copy_from_slice(sums));
             });
             let wide = &wide[..];
             let out = Columns::new(y, m, stride, first, n, COLUMNS);
