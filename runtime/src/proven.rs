@@ -37,7 +37,11 @@ impl Proven {
 /// Runs one instruction of each announced feature. What cannot be tried (where there is no `fork`, or no process to be
 /// had) is believed.
 pub fn proven() -> Proven {
-    let announced = Features::detect();
+    prove(Features::detect(), instruction)
+}
+
+/// The same for a CPU that announces `announced`, with `instruction` to try a feature by.
+fn prove(announced: Features, instruction: impl Fn(Feature) -> Option<fn()>) -> Proven {
     let trials: Vec<(Feature, fn())> = announced
         .iter()
         .filter_map(|f| Some((f, instruction(f)?)))
@@ -293,6 +297,35 @@ mod tests {
         );
         assert!(faults(&[fine, fine]).is_empty());
         assert!(faults(&[]).is_empty());
+    }
+
+    /// A CPU that announces what it has, and AVX-512 VNNI and VBMI, whose instructions it does not know.
+    #[cfg(all(unix, target_arch = "x86_64"))]
+    #[test]
+    fn a_claimed_feature_that_faults_is_rejected_by_name_with_every_kernel_that_needs_it() {
+        use bitnet_codegen::Isa;
+        fn undefined() {
+            // SAFETY: as above.
+            unsafe { core::arch::asm!("ud2", options(nomem, nostack)) }
+        }
+        fn fine() {}
+        let basic = [Feature::Ssse3, Feature::Sse41, Feature::Avx, Feature::Avx2];
+        let wide = [Feature::Avx512F, Feature::Avx512Bw];
+        let lies = [Feature::Avx512Vnni, Feature::Avx512Vbmi];
+        let announced = [&basic[..], &wide, &lies].concat().into_iter().collect();
+        assert!(Isa::Avx512Vbmi.runs_on(announced));
+        let got = prove(announced, |f| {
+            Some(if lies.contains(&f) { undefined } else { fine })
+        });
+        assert_eq!(got.faulting, lies);
+        assert_eq!(got.features, basic.into_iter().chain(wide).collect());
+        let note = got.note().expect("said");
+        assert!(
+            note.contains("avx512_vnni, avx512_vbmi and faults on it"),
+            "{note}"
+        );
+        let runs = |isa: Isa| isa.runs_on(got.features);
+        assert!(runs(Isa::Avx512Bw) && !runs(Isa::Avx512Vnni) && !runs(Isa::Avx512Vbmi));
     }
 
     /// A host's own handler is neither called nor lost.

@@ -15,11 +15,23 @@ pub struct ShippedProfile {
     pub text: &'static str,
 }
 
-/// Every shipped profile.
-pub const SHIPPED: &[ShippedProfile] = &[ShippedProfile {
-    name: "amd-zen5-avx512.toml",
-    text: include_str!("../../../profiles/amd-zen5-avx512.toml"),
-}];
+macro_rules! shipped {
+    ($($name:literal)*) => {
+        &[$(ShippedProfile {
+            name: $name,
+            text: include_str!(concat!("../../../profiles/", $name)),
+        },)*]
+    };
+}
+
+/// Every shipped profile, those that were measured first.
+pub const SHIPPED: &[ShippedProfile] = shipped! {
+    "amd-zen5-avx512.toml"
+    "apple-a16-phone-estimate.toml"
+    "avx-vnni-laptop-estimate.toml"
+    "avx2-laptop-estimate.toml"
+    "cortex-a76-board-estimate.toml"
+};
 
 /// Where a profile was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,39 +154,70 @@ pub fn find_shipped(here: &Machine, features: Features) -> Found {
     shipped(SHIPPED, here, features)
 }
 
-/// The shipped profile that fits best, of those whose kernels all run here: the best state, then the same vendor,
-/// then most features in common. That of another CPU is a guess, but a better one than none.
-fn shipped(list: &[ShippedProfile], here: &Machine, features: Features) -> Found {
-    let names: Vec<&str> = features.iter().map(|f| f.name()).collect();
-    let fit = |p: &Profile| {
-        let state = match p.state(here, features).0 {
-            State::Exact => 3,
-            State::Compatible => 2,
-            State::Stale => 1,
-            State::Foreign => 0,
+/// How well a shipped profile fits, the most important first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Fit {
+    state: u8,
+    is_measured: bool,
+    same_vendor: bool,
+    features_in_common: usize,
+}
+
+impl Fit {
+    fn of(p: &Profile, here: &Machine, features: Features) -> Self {
+        let is_here = |name: &&String| features.iter().any(|f| f.name() == name.as_str());
+        Self {
+            state: match p.state(here, features).0 {
+                State::Exact => 3,
+                State::Compatible => 2,
+                State::Stale => 1,
+                State::Foreign => 0,
+            },
+            is_measured: !p.is_estimate,
+            same_vendor: p.host.machine.vendor == here.vendor,
+            features_in_common: p.host.features.iter().filter(is_here).count(),
+        }
+    }
+
+    /// Why it was taken, of `of` whose kernels run here.
+    fn reason(self, p: &Profile, of: usize) -> String {
+        let maker = match self.same_vendor {
+            true => "of the same maker",
+            false => "of another maker",
         };
-        let common = p
-            .host
-            .features
-            .iter()
-            .filter(|f| names.contains(&f.as_str()));
-        (state, p.host.machine.vendor == here.vendor, common.count())
-    };
+        format!(
+            "the nearest of {of} whose kernels run here: {maker}, {} of its {} features",
+            self.features_in_common,
+            p.host.features.len()
+        )
+    }
+}
+
+/// The shipped profile that fits best, of those whose kernels all run here: the best state, measured before estimated,
+/// then the same vendor, then most features in common. That of another CPU is a guess, but a better one than none.
+fn shipped(list: &[ShippedProfile], here: &Machine, features: Features) -> Found {
     let runs = |p: &Profile| p.entries.iter().all(|e| e.spec.isa.runs_on(features));
-    let best = list
+    let usable: Vec<(&'static str, Profile)> = list
         .iter()
         .filter_map(|s| Some((s.name, parse(s.text).ok()?)))
         .filter(|(_, p)| runs(p) && !p.entries.is_empty())
-        .max_by_key(|(_, p)| fit(p));
-    match best {
-        Some((name, profile)) => judge(profile, Source::Shipped(name), here, features),
-        None => Found {
+        .collect();
+    let of = usable.len();
+    let fit = |p: &Profile| Fit::of(p, here, features);
+    let Some((name, profile)) = usable.into_iter().max_by_key(|(_, p)| fit(p)) else {
+        return Found {
             profile: Profile::default(),
             source: Source::Estimate,
             state: None,
             note: None,
-        },
+        };
+    };
+    let reason = fit(&profile).reason(&profile, of);
+    let mut found = judge(profile, Source::Shipped(name), here, features);
+    if found.state == Some(State::Foreign) {
+        found.note = found.note.map(|note| format!("{note}; it is {reason}"));
     }
+    found
 }
 
 #[cfg(test)]
@@ -228,6 +271,11 @@ mod tests {
             (found.source, found.state),
             (Source::Shipped("small"), Some(State::Foreign)),
             "another CPU's, and said to be"
+        );
+        let note = found.note.expect("said");
+        assert!(
+            note.contains("the nearest of 1 whose kernels run here"),
+            "{note}"
         );
         assert_eq!(
             shipped(&list[..1], &Machine::default(), Features::NONE).source,

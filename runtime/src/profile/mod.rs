@@ -183,6 +183,9 @@ pub struct Profile {
     pub generator: String,
     /// When it was made, as text (`2026-11-20`).
     pub date: String,
+    /// Whether the cost model made it from a description of the machine: times in it are expected ones, and nothing was
+    /// measured.
+    pub is_estimate: bool,
     /// The machine.
     pub host: HostRecord,
     /// The circumstances.
@@ -282,6 +285,7 @@ mod tests {
         Profile {
             generator: GENERATOR.into(),
             date: "2026-11-20".into(),
+            is_estimate: true,
             host: HostRecord {
                 machine: Machine {
                     quota_cpus: Some(1.5),

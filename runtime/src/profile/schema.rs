@@ -65,6 +65,8 @@ struct File {
     generator: String,
     #[serde(default)]
     date: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    estimate: bool,
     host: FileHost,
     #[serde(default)]
     conditions: FileConditions,
@@ -200,6 +202,7 @@ pub fn parse(text: &str) -> Result<Profile, ProfileError> {
     let mut profile = Profile {
         generator: file.generator,
         date: file.date,
+        is_estimate: file.estimate,
         host: host(file.host),
         conditions: Conditions {
             budget_s: file.conditions.budget_s,
@@ -330,6 +333,7 @@ pub fn render(profile: &Profile) -> String {
         version: VERSION,
         generator: profile.generator.clone(),
         date: profile.date.clone(),
+        estimate: profile.is_estimate,
         host: FileHost {
             cpu: m.cpu.clone(),
             vendor: m.vendor.clone(),
@@ -359,9 +363,16 @@ pub fn render(profile: &Profile) -> String {
         kernels: profile.entries.iter().map(file_entry).collect(),
     };
     let body = toml::to_string(&file).expect("a profile has a TOML form");
-    format!(
-        "# Kernels that won on this machine, with their evidence. Written by `bitnet-tune tune`.\n{body}"
-    )
+    let head = match profile.is_estimate {
+        false => {
+            "Kernels that won on this machine, with their evidence. Written by `bitnet-tune tune`."
+        }
+        true => {
+            "Kernels that the cost model expects most of on such a machine; nothing here was measured.\n\
+            # Written by `bitnet-tune tune --for`."
+        }
+    };
+    format!("# {head}\n{body}")
 }
 
 fn file_phase(p: &Phase) -> FilePhase {

@@ -2,14 +2,15 @@
 //! for `bitnet-tune check` and for whoever loads a model.
 
 use super::{GENERATOR, Machine, Profile};
-use bitnet_codegen::Features;
+use bitnet_codegen::{Feature, Features, Isa};
 
 /// How a profile fits this machine and build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// This CPU, these features, this generator.
     Exact,
-    /// The same family and model, other details; or a profile too old to tell, of a CPU that looks the same.
+    /// The same family and model, other details; or a profile too old to tell, of a CPU that looks the same; or an
+    /// estimate for machines that run the same instruction sets.
     Compatible,
     /// This CPU, but another generator, kernels that are gone, or other circumstances (quota, number of CPUs).
     Stale,
@@ -36,11 +37,22 @@ impl Profile {
             let why = format!("{} needs {}, which this CPU lacks", e.spec, e.spec.isa);
             return (State::Foreign, why);
         }
-        if let Some(why) = self.other_cpu(here) {
+        let other = match self.is_estimate {
+            true => self.other_kind(features),
+            false => self.other_cpu(here),
+        };
+        if let Some(why) = other {
             return (State::Foreign, why);
         }
         if let Some(why) = self.outdated(here) {
             return (State::Stale, why);
+        }
+        if self.is_estimate {
+            let kind = &self.host.machine.cpu;
+            let why = format!(
+                "an estimate for {kind}, which runs the same instruction sets; nothing in it was measured"
+            );
+            return (State::Compatible, why);
         }
         if let Some(why) = self.other_details(here, features) {
             return (State::Compatible, why);
@@ -71,6 +83,23 @@ impl Profile {
             format!(
                 "measured on {:?} with caches of {a:?} bytes, these are {b:?}",
                 there.cpu
+            )
+        })
+    }
+
+    /// An estimate is of a kind of machine, not of one: what makes this one of another kind.
+    fn other_kind(&self, features: Features) -> Option<String> {
+        let described = Feature::ALL.iter().copied();
+        let described = described.filter(|f| self.host.features.iter().any(|n| n == f.name()));
+        let best = |cpu: Features| Isa::ALL.iter().rev().find(|isa| isa.runs_on(cpu)).copied();
+        let (there, here) = (best(described.collect()), best(features));
+        (there != here).then(|| {
+            let name = |isa: Option<Isa>| isa.map_or("nothing", |isa| isa.name());
+            format!(
+                "an estimate for {}, whose best instruction set is {}; that of this CPU is {}",
+                self.host.machine.cpu,
+                name(there),
+                name(here)
             )
         })
     }
@@ -234,6 +263,28 @@ mod tests {
         let mut p = profile(here.clone());
         p.unknown.push("warp-i2s-1x1c1-avx4096".into());
         assert_eq!(state(&p, &here), State::Stale);
+    }
+
+    #[test]
+    fn an_estimate_is_never_exact() {
+        let avx2 = Features::from([Feature::Ssse3, Feature::Sse41, Feature::Avx, Feature::Avx2]);
+        let mut p = profile(zen(25, 17, 32));
+        p.is_estimate = true;
+        p.host.features = avx2.iter().map(|f| f.name().to_owned()).collect();
+        p.host.machine.cpus = 0;
+        let here = zen(25, 17, 32);
+        // The very machine that was described, another one of its kind, and two of other kinds.
+        let fits = |machine: &Machine, features| p.state(machine, features).0;
+        assert_eq!(fits(&here, avx2), State::Compatible);
+        assert_eq!(fits(&zen(6, 142, 32), avx2), State::Compatible);
+        assert_eq!(fits(&here, avx2.without(Feature::Avx2)), State::Foreign);
+        let wide = [Feature::Avx512F, Feature::Avx512Bw].into_iter();
+        assert_eq!(
+            fits(&here, avx2.iter().chain(wide).collect()),
+            State::Foreign
+        );
+        p.generator = "0.0.1".into();
+        assert_eq!(p.state(&here, avx2).0, State::Stale);
     }
 
     #[test]
