@@ -37,9 +37,12 @@ pub struct Stake {
     pub search: Search,
     /// How often a token needs the product, and how much such tokens matter: what a nanosecond saved is worth.
     pub importance: f64,
-    /// Seconds that a step takes.
-    step_s: f64,
+    /// Seconds that a timing takes, with what comes before the first; `None` before the first step.
+    timing_s: Option<f64>,
 }
+
+/// Seconds that a timing is expected to take where none was made yet.
+const GUESS_S: f64 = 0.005;
 
 impl Stake {
     /// A search of `importance`.
@@ -47,7 +50,7 @@ impl Stake {
         Self {
             search,
             importance,
-            step_s: 0.01,
+            timing_s: None,
         }
     }
 
@@ -56,7 +59,13 @@ impl Stake {
         let guess = self.search.space().candidates().first();
         let guess = guess.map_or(1.0, |c| c.estimate.ns);
         let ns = self.search.best().map_or(guess, |(_, ns)| ns);
-        self.importance * ns * self.search.promise() / self.step_s
+        self.importance * ns * self.search.promise() / self.step_s(GUESS_S)
+    }
+
+    /// Seconds that the next step should take, if a timing takes `unknown` where that is not known.
+    fn step_s(&self, unknown: f64) -> f64 {
+        let timing_s = self.timing_s.unwrap_or(unknown).max(1e-6);
+        timing_s * self.search.next_timings() as f64
     }
 }
 
@@ -92,6 +101,7 @@ pub fn play<B: Benches>(
         stakes,
         learner,
         told,
+        dearest_s: 0.0,
     };
     let looking = budget.mul_f64(LOOKING);
     let mut order: Vec<usize> = (0..game.stakes.len()).collect();
@@ -127,17 +137,29 @@ struct Game<'g, B> {
     stakes: &'g mut [Stake],
     learner: &'g mut Learner,
     told: &'g mut dyn FnMut(Told<'_>),
+    /// Seconds of the dearest timing that was the first of its search.
+    dearest_s: f64,
 }
 
 impl<B: Benches> Game<'_, B> {
-    fn is_over(&self, until: Duration) -> bool {
-        self.benches.stopped() || self.benches.elapsed() >= until
+    /// Whether the next step of a search ends by `until`, as far as is known. As long as nothing has been found
+    /// anywhere, there is time for as long as it is not over.
+    fn has_time(&self, job: usize, until: Duration) -> bool {
+        let left = until.saturating_sub(self.benches.elapsed()).as_secs_f64();
+        let found = self.stakes.iter().any(|s| s.search.best().is_some());
+        let needed = if found {
+            self.stakes[job].step_s(self.dearest_s)
+        } else {
+            0.0
+        };
+        !self.benches.stopped() && left > needed
     }
 
     /// Slices for whoever may win most, until `until`.
     fn by_worth(&mut self, until: Duration, slice: Duration) {
-        while !self.is_over(until) {
-            let open = (0..self.stakes.len()).filter(|&j| self.stakes[j].search.end().is_none());
+        loop {
+            let open = (0..self.stakes.len())
+                .filter(|&j| self.stakes[j].search.end().is_none() && self.has_time(j, until));
             let next = open.max_by(|&a, &b| {
                 let by_worth = self.stakes[a].worth().total_cmp(&self.stakes[b].worth());
                 by_worth.then(b.cmp(&a))
@@ -156,13 +178,12 @@ impl<B: Benches> Game<'_, B> {
         more: impl Fn(&Search) -> bool,
     ) {
         let start = self.benches.elapsed();
-        let mut steps = 0;
+        let mut steps = 0usize;
         loop {
-            if self.stakes[job].search.end().is_some() || self.is_over(until) {
+            if self.stakes[job].search.end().is_some() || !self.has_time(job, until) {
                 break;
             }
-            let Stake { search, .. } = &mut self.stakes[job];
-            search.step(&mut self.benches.bench(job), self.learner);
+            self.step(job);
             steps += 1;
             let enough = self.benches.elapsed() - start >= slice;
             if enough && !more(&self.stakes[job].search) {
@@ -170,11 +191,23 @@ impl<B: Benches> Game<'_, B> {
             }
         }
         if steps > 0 {
-            let each = (self.benches.elapsed() - start).as_secs_f64() / f64::from(steps);
-            let stake = &mut self.stakes[job];
-            stake.step_s = (0.5 * (stake.step_s + each)).max(1e-6);
             self.tell(job);
         }
+    }
+
+    /// One step of a search, and what it says about the next.
+    fn step(&mut self, job: usize) {
+        let start = self.benches.elapsed();
+        let Stake {
+            search, timing_s, ..
+        } = &mut self.stakes[job];
+        let timings = search.next_timings() as f64;
+        search.step(&mut self.benches.bench(job), self.learner);
+        let each = (self.benches.elapsed() - start).as_secs_f64() / timings;
+        if timing_s.is_none() {
+            self.dearest_s = self.dearest_s.max(each);
+        }
+        *timing_s = Some(timing_s.map_or(each, |before| 0.5 * (before + each)));
     }
 
     fn tell(&mut self, job: usize) {
@@ -202,11 +235,15 @@ mod tests {
     use crate::space::model::{Case, Estimate};
     use crate::space::{Candidate, Space};
     use bitnet_codegen::Problem;
+    use std::collections::HashSet;
 
     /// Products whose candidate `i` takes `ns[job] · (1 + i/100)`; a timing takes a millisecond of scripted time.
     struct Script {
         ns: Vec<f64>,
         timings: Vec<usize>,
+        /// What preparing a candidate of each product takes, and who is prepared.
+        prepare_ms: Vec<u64>,
+        prepared: HashSet<(usize, usize)>,
         closed: Vec<usize>,
         stop_after: usize,
     }
@@ -214,7 +251,8 @@ mod tests {
     struct One<'s>(&'s mut Script, usize);
 
     impl Bench for One<'_> {
-        fn prepare(&mut self, _: usize) -> Result<(), Rejection> {
+        fn prepare(&mut self, id: usize) -> Result<(), Rejection> {
+            self.0.prepared.insert((self.1, id));
             Ok(())
         }
 
@@ -232,7 +270,9 @@ mod tests {
         }
 
         fn elapsed(&self) -> Duration {
-            Duration::from_millis(self.timings.iter().sum::<usize>() as u64)
+            let prepared = self.prepared.iter();
+            let prepared: u64 = prepared.map(|&(job, _)| self.prepare_ms[job]).sum();
+            Duration::from_millis(prepared + self.timings.iter().sum::<usize>() as u64)
         }
 
         fn stopped(&self) -> bool {
@@ -249,9 +289,25 @@ mod tests {
         budget_ms: u64,
         stop_after: usize,
     ) -> (Script, Vec<Stake>, usize) {
+        play_slowly(
+            importance,
+            &vec![0; importance.len()],
+            budget_ms,
+            stop_after,
+        )
+    }
+
+    fn play_slowly(
+        importance: &[f64],
+        prepare_ms: &[u64],
+        budget_ms: u64,
+        stop_after: usize,
+    ) -> (Script, Vec<Stake>, usize) {
         let mut script = Script {
             ns: vec![100.0; importance.len()],
             timings: vec![0; importance.len()],
+            prepare_ms: prepare_ms.to_vec(),
+            prepared: HashSet::new(),
             closed: Vec::new(),
             stop_after,
         };
@@ -313,6 +369,25 @@ mod tests {
         );
         let spent = script.elapsed();
         assert!(spent <= Duration::from_millis(190), "{spent:?}");
+    }
+
+    #[test]
+    fn no_step_begins_that_would_not_end_in_time() {
+        for slow_ms in [30, 200, 900] {
+            for budget_ms in [1000, 3000] {
+                let prepare = [2, slow_ms, 5, slow_ms];
+                let (script, stakes, _) =
+                    play_slowly(&[5.0, 1.0, 1.0, 1.0], &prepare, budget_ms, usize::MAX);
+                // What a step takes is known from those before it, more or less.
+                let spent = script.elapsed().as_millis() as u64;
+                let late = spent.saturating_sub(budget_ms);
+                assert!(late <= slow_ms / 2, "{spent} ms of {budget_ms}, {slow_ms}");
+                assert!(stakes[0].search.outcome().winner().is_some());
+            }
+        }
+        // Where a single step is all there is time for, it is made.
+        let (_, stakes, _) = play_slowly(&[1.0], &[500], 100, usize::MAX);
+        assert!(stakes[0].search.outcome().winner().is_some());
     }
 
     #[test]

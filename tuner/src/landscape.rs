@@ -6,6 +6,7 @@ use crate::search::{Bench, ENOUGH, Rejection};
 use crate::space::model::{Case, Costs};
 use crate::space::{Atlas, Space};
 use bitnet_codegen::isa::Feature;
+use bitnet_codegen::problem::MAX_K;
 use bitnet_codegen::{Features, KernelSpec, Problem};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -20,6 +21,11 @@ const MANY: usize = 20;
 /// Near the best, and not far from it: within these factors of its fastest.
 const NEAR: f64 = 1.25;
 const FAR: f64 = 2.0;
+
+/// Products beyond these are not recorded.
+const MAX_TOKENS: usize = 1 << 16;
+const MAX_WEIGHTS: usize = 1 << 32;
+const MAX_THREADS: usize = 4096;
 
 /// One product's recording.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,6 +75,17 @@ impl Landscape {
         let file: File = toml::from_str(text).map_err(|e| bad(e.to_string()))?;
         if file.version != 1 {
             return Err(bad(format!("version {}, expected 1", file.version)));
+        }
+        let weights = file.n.checked_mul(file.k);
+        let is_product = (1..=MAX_TOKENS).contains(&file.m)
+            && (1..=MAX_K).contains(&file.k)
+            && weights.is_some_and(|w| (1..=MAX_WEIGHTS).contains(&w))
+            && (1..=MAX_THREADS).contains(&file.threads);
+        if !is_product {
+            let (m, n, k, threads) = (file.m, file.n, file.k, file.threads);
+            return Err(bad(format!(
+                "{m} x {n} x {k} on {threads} threads is no product that is recorded"
+            )));
         }
         let features = Feature::ALL.iter().copied();
         let features = features.filter(|f| file.features.iter().any(|name| name == f.name()));
@@ -132,11 +149,16 @@ impl Landscape {
         Some(crate::sampler::median(ns.clone()))
     }
 
-    /// The best of all candidates with as many timings as the best have.
+    /// The best of all candidates with as many timings as the best have, and the middle of its timings.
+    pub fn best(&self) -> Option<(&KernelSpec, f64)> {
+        let sure = self.samples.iter().filter(|(_, ns)| ns.len() >= MANY / 2);
+        let medians = sure.map(|(spec, ns)| (spec, crate::sampler::median(ns.clone())));
+        medians.min_by(|a, b| a.1.total_cmp(&b.1))
+    }
+
+    /// What the best takes.
     pub fn best_ns(&self) -> f64 {
-        let sure = self.samples.values().filter(|ns| ns.len() >= MANY / 2);
-        let medians = sure.map(|ns| crate::sampler::median(ns.clone()));
-        medians.fold(f64::INFINITY, f64::min)
+        self.best().map_or(f64::INFINITY, |(_, ns)| ns)
     }
 
     /// Timings that recording everything took with as many of each candidate as an entry of a profile needs.
@@ -309,6 +331,15 @@ mod tests {
         }
         assert_eq!(Landscape::parse(&read.render()).expect("parses"), read);
         assert!(Landscape::parse("version = 1").is_err());
+        for (from, to) in [
+            ("m = 1\n", "m = 0\n"),
+            ("n = 256", "n = 9999999999"),
+            ("k = 256", "k = 0"),
+        ] {
+            let text = read.render().replacen(from, to, 1);
+            let e = Landscape::parse(&text).expect_err(to).to_string();
+            assert!(e.contains("no product"), "{to}: {e}");
+        }
         assert_eq!((rounded(123_456.0), rounded(0.012_34)), (123_000.0, 0.0123));
     }
 

@@ -12,13 +12,18 @@
 
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+pub mod agreement;
 pub mod bound;
 pub mod campaign;
 pub mod cli;
+pub mod deadline;
+pub mod described;
+pub mod estimate;
 pub mod host;
 pub mod lab;
 pub mod landscape;
 pub mod peaks;
+pub mod report;
 pub mod sampler;
 pub mod search;
 pub mod shapes;

@@ -1,5 +1,6 @@
 //! `bitnet-tune tune --check`: two tunings of the same machine, entry by entry.
 
+use crate::agreement::{Verdict, question};
 use anyhow::{Result, bail};
 use bitnet_cli::terminal::Terminal;
 use bitnet_runtime::profile::Entry;
@@ -32,9 +33,7 @@ struct Agreement {
 /// When they have no product in common.
 pub fn print(terminal: &Terminal, before: &[Entry], now: &[Entry]) -> Result<()> {
     let pairs = now.iter().filter_map(|b| {
-        let same = |a: &&Entry| {
-            (a.n, a.k, a.bucket, a.evidence.threads) == (b.n, b.k, b.bucket, b.evidence.threads)
-        };
+        let same = |a: &&Entry| question(a) == question(b);
         before.iter().find(same).map(|a| (a, b))
     });
     let entries: Vec<Again> = pairs
@@ -45,9 +44,7 @@ pub fn print(terminal: &Terminal, before: &[Entry], now: &[Entry]) -> Result<()>
             threads: a.evidence.threads,
             before: a.spec.to_string(),
             now: b.spec.to_string(),
-            agrees: a.spec == b.spec
-                || a.evidence.tied.contains(&b.spec)
-                || b.evidence.tied.contains(&a.spec),
+            agrees: Verdict::of(a, b) != Verdict::Differs,
             slower_by: b.evidence.median_ns / a.evidence.median_ns - 1.0,
         })
         .collect();

@@ -2,15 +2,18 @@
 
 use super::explain::read;
 use crate::host::Host;
-use crate::lab::Lab;
+use crate::lab::{Lab, interpreted};
+use crate::search::Rejection;
 use crate::space::Space;
 use crate::space::model::Case;
 use anyhow::{Result, bail};
 use bitnet_cli::cpu::features;
 use bitnet_cli::signals;
 use bitnet_cli::terminal::Terminal;
-use bitnet_codegen::{Problem, plan};
+use bitnet_codegen::{KernelSpec, Problem, plan};
+use bitnet_runtime::pool::Pool;
 use serde::Serialize;
+use std::collections::HashMap;
 use std::path::Path;
 
 /// The document of `check --json`.
@@ -60,13 +63,14 @@ struct Verdict {
     why: Option<String>,
 }
 
-/// Runs every kernel of a profile against the oracle.
-///
-/// # Errors
-/// When the file is no profile, or a kernel is not exact or does not run here.
-pub fn verify(terminal: &Terminal, path: &Path) -> Result<()> {
-    let profile = read(path)?;
-    let host = Host::probe(features(terminal));
+/// Input features of the products that interpreted kernels are checked on: no whole number of anybody's steps.
+const SMALL_K: usize = 140;
+
+/// Compares a kernel with the oracle.
+type Judge = Box<dyn FnMut(&KernelSpec, usize) -> std::result::Result<(), Rejection>>;
+
+/// Runs the kernels as they are emitted here.
+fn native(host: &Host) -> Result<Judge> {
     let mut lab = Lab::new(host.features, plan, host.threads, host.last_level_bytes());
     let case = Case {
         problem: Problem::new(1, 1, 1),
@@ -74,6 +78,32 @@ pub fn verify(terminal: &Terminal, path: &Path) -> Result<()> {
         cold: false,
     };
     lab.open(&Space::of(case, Vec::new()))?;
+    Ok(Box::new(move |spec, k| lab.verify(spec, k)))
+}
+
+/// Runs the kernels' programs by the interpreter, on fewer input features, each kernel once.
+fn by_interpreter(host: &Host) -> Result<Judge> {
+    let pool = Pool::new(host.threads)?;
+    let mut known = HashMap::new();
+    Ok(Box::new(move |spec, k| {
+        let k = k.min(SMALL_K);
+        let verdict = known.entry((spec.clone(), k));
+        let verdict = verdict.or_insert_with(|| interpreted::verify(&pool, spec, k));
+        verdict.clone()
+    }))
+}
+
+/// Runs every kernel of a profile against the oracle, as it is emitted here or by the interpreter.
+///
+/// # Errors
+/// When the file is no profile, or a kernel is not exact or does not run here.
+pub fn verify(terminal: &Terminal, path: &Path, interpret: bool) -> Result<()> {
+    let profile = read(path)?;
+    let host = Host::probe(features(terminal));
+    let mut judge = match interpret {
+        true => by_interpreter(&host)?,
+        false => native(&host)?,
+    };
     let mut verdicts = Vec::new();
     let _watch = signals::watch();
     for e in &profile.entries {
@@ -85,7 +115,7 @@ pub fn verify(terminal: &Terminal, path: &Path) -> Result<()> {
             );
         }
         let m = e.evidence.m;
-        let result = lab.verify(&e.spec, e.k);
+        let result = judge(&e.spec, e.k);
         let why = result.err().map(|r| r.to_string());
         verdicts.push(Verdict {
             n: e.n,

@@ -3,6 +3,7 @@
 use super::MEASURING;
 use super::tune::{self, check_writable, out_path};
 use super::whole::WholeToken;
+use crate::deadline::Deadline;
 use crate::host::{Host, Measured};
 use crate::shapes::Shapes;
 use crate::tuning::Task;
@@ -165,9 +166,10 @@ fn tune(
         weights: shapes.weights,
         products: Vec::new(),
         threads: vec![threads],
-        budget: WHOLE,
     };
-    whole.judge(terminal, host, measured, &mut made)?;
+    let now = Instant::now();
+    let deadline = Deadline::new(&now, WHOLE);
+    whole.judge(terminal, (host, measured), &mut made, deadline);
     let made = made.profile;
     if let Err(e) = profile::save(&made, &path) {
         // A home that cannot be written to must not end the story.

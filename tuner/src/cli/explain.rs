@@ -1,4 +1,4 @@
-//! `bitnet-tune show` and `explain`: what a profile holds, and why each winner won.
+//! `bitnet-tune explain`: what a profile holds, and why each winner won.
 
 use super::dimension;
 use anyhow::{Context as _, Result, bail};
@@ -26,44 +26,46 @@ pub struct Options {
 
 /// One winner.
 #[derive(Serialize)]
-struct Row {
-    n: usize,
-    k: usize,
-    tokens: String,
-    spec: String,
-    cold: bool,
-    threads: usize,
-    median_ns: f64,
-    mad_ns: f64,
-    interval_ns: (f64, f64),
-    samples: usize,
-    thin: bool,
-    gb_per_s: f64,
-    gmac_per_s: f64,
-    roofline_fraction: f64,
-    timed: usize,
-    unsupported: usize,
-    runner_up: Option<String>,
-    runner_up_median_ns: Option<f64>,
-    tied: Vec<String>,
-    predicted_ns: f64,
-    model_regret: Option<(f64, f64)>,
-    end: String,
+pub struct Row {
+    pub(super) n: usize,
+    pub(super) k: usize,
+    pub(super) tokens: String,
+    pub(super) spec: String,
+    pub(super) cold: bool,
+    pub(super) threads: usize,
+    pub(super) median_ns: f64,
+    pub(super) mad_ns: f64,
+    pub(super) interval_ns: (f64, f64),
+    pub(super) samples: usize,
+    pub(super) thin: bool,
+    pub(super) gb_per_s: f64,
+    pub(super) gmac_per_s: f64,
+    pub(super) roofline_fraction: f64,
+    pub(super) timed: usize,
+    pub(super) unsupported: usize,
+    pub(super) runner_up: Option<String>,
+    pub(super) runner_up_median_ns: Option<f64>,
+    pub(super) tied: Vec<String>,
+    pub(super) predicted_ns: f64,
+    pub(super) model_regret: Option<(f64, f64)>,
+    pub(super) end: String,
 }
 
+/// The document of `show --json` and `explain --json`.
 #[derive(Serialize)]
-struct Report {
-    path: String,
-    cpu: String,
-    date: String,
-    generator: String,
-    budget_s: f64,
-    noise: f64,
-    other_load: f64,
-    notes: Vec<String>,
-    model_regret: Option<(f64, f64)>,
-    kernels: Vec<Row>,
-    unknown: Vec<String>,
+pub struct Report {
+    pub(super) path: String,
+    pub(super) cpu: String,
+    pub(super) date: String,
+    pub(super) generator: String,
+    pub(super) estimate: bool,
+    pub(super) budget_s: f64,
+    pub(super) noise: f64,
+    pub(super) other_load: f64,
+    pub(super) notes: Vec<String>,
+    pub(super) model_regret: Option<(f64, f64)>,
+    pub(super) kernels: Vec<Row>,
+    pub(super) unknown: Vec<String>,
 }
 
 /// Reads a profile, with its path in the error.
@@ -90,7 +92,7 @@ fn row(e: &Entry) -> Row {
         mad_ns: v.mad_ns,
         interval_ns: v.interval_ns,
         samples: v.samples,
-        thin: v.is_thin(),
+        thin: v.samples > 0 && v.is_thin(),
         gb_per_s: v.gb_per_s,
         gmac_per_s: v.gmac_per_s,
         roofline_fraction: v.roofline_fraction,
@@ -113,7 +115,8 @@ fn mean_regret(entries: &[Entry]) -> Option<(f64, f64)> {
     (!all.is_empty()).then(|| (mean(|r| r.0), mean(|r| r.1)))
 }
 
-fn report(path: &Path, p: Profile, keep: impl Fn(&Entry) -> bool) -> Report {
+/// What `p`, read from `path`, holds of what `keep` keeps.
+pub fn report(path: &Path, p: Profile, keep: impl Fn(&Entry) -> bool) -> Report {
     Report {
         path: path.display().to_string(),
         kernels: p.entries.iter().filter(|e| keep(e)).map(row).collect(),
@@ -124,52 +127,10 @@ fn report(path: &Path, p: Profile, keep: impl Fn(&Entry) -> bool) -> Report {
         model_regret: mean_regret(&p.entries),
         notes: p.conditions.notes,
         date: p.date,
+        estimate: p.is_estimate,
         generator: p.generator,
         unknown: p.unknown,
     }
-}
-
-/// A table of all winners.
-///
-/// # Errors
-/// When the file is no profile.
-pub fn show(terminal: &Terminal, path: &Path) -> Result<()> {
-    let report = report(path, read(path)?, |_| true);
-    terminal.print(&report, || {
-        let mut out = format!(
-            "{}: {}, {}, generator {}\n",
-            report.path, report.cpu, report.date, report.generator
-        );
-        for r in &report.kernels {
-            out += &format!(
-                "{:>7} x {:>6}  M {:>6}  {:>2} threads  {:>9.1} us  {:>7.1} GMAC/s  {:>3.0} %  {}{}{}\n",
-                r.n,
-                r.k,
-                r.tokens,
-                r.threads,
-                r.median_ns / 1e3,
-                r.gmac_per_s,
-                r.roofline_fraction * 100.0,
-                r.spec,
-                if r.tied.is_empty() { "" } else { "  tie" },
-                if r.thin { "  thin" } else { "" },
-            );
-        }
-        if let Some((first, eight)) = report.model_regret {
-            out += &format!(
-                "the cost model's first guess is {:.1} % slower than the best, the best of its first eight {:.1} %\n",
-                first * 100.0,
-                eight * 100.0
-            );
-        }
-        for note in &report.notes {
-            out += &format!("note: {note}\n");
-        }
-        for name in &report.unknown {
-            out += &format!("unknown to this build: {name}\n");
-        }
-        out
-    })
 }
 
 /// The evidence, in words.
@@ -199,6 +160,20 @@ fn words(r: &Row) -> String {
     } else {
         "weights in cache"
     };
+    if r.samples == 0 {
+        return format!(
+            "{} x {} (N x K), {} tokens, {} threads, {weights}:\n  {} is expected to take {:.1} us: {:.1} GB/s, {:.1} GMAC/s, {:.0} % of the roofline; nothing was measured\n",
+            r.n,
+            r.k,
+            r.tokens,
+            r.threads,
+            r.spec,
+            r.median_ns / 1e3,
+            r.gb_per_s,
+            r.gmac_per_s,
+            r.roofline_fraction * 100.0
+        );
+    }
     let mut out = format!(
         "{} x {} (N x K), {} tokens, {} threads, {weights}:\n  {} won with {:.1} us (±{:.1}, {} timings{}): {:.1} GB/s, {:.1} GMAC/s, {:.0} % of the roofline\n",
         r.n,

@@ -4,12 +4,14 @@ mod agreement;
 mod check;
 mod demo;
 mod emit;
+mod estimate;
 mod explain;
 mod host;
 mod kernel;
 mod list;
 mod progress;
 mod record;
+mod show;
 mod tune;
 mod whole;
 
@@ -65,12 +67,9 @@ enum Command {
     Tune(tune::Options),
     /// What a profile holds.
     #[command(
-        after_help = "Example: bitnet-tune tune --budget 10 -o p.toml && bitnet-tune show p.toml"
+        after_help = "Example: bitnet-tune tune --budget 10 -o p.toml && bitnet-tune show p.toml --html p.html"
     )]
-    Show {
-        /// The profile.
-        file: PathBuf,
-    },
+    Show(show::Options),
     /// Why each winner won, by how much, against what.
     #[command(
         after_help = "Example: bitnet-tune tune --budget 10 -o p.toml && bitnet-tune explain p.toml"
@@ -91,6 +90,9 @@ enum Command {
     Verify {
         /// The profile.
         file: PathBuf,
+        /// Run the kernels' programs by the interpreter, for a profile of any machine.
+        #[arg(long)]
+        interpret: bool,
     },
 }
 
@@ -152,10 +154,10 @@ pub fn main() -> ExitCode {
         Command::Kernel(options) => kernel::run(&terminal, &options),
         Command::Emit(options) => emit::run(&terminal, &options),
         Command::Tune(options) => tune::run(&terminal, &options),
-        Command::Show { file } => explain::show(&terminal, &file),
+        Command::Show(options) => show::run(&terminal, &options),
         Command::Explain(options) => explain::run(&terminal, &options),
         Command::Check { file } => check::run(&terminal, &file),
-        Command::Verify { file } => check::verify(&terminal, &file),
+        Command::Verify { file, interpret } => check::verify(&terminal, &file, interpret),
     };
     exit_code(result)
 }

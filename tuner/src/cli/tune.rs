@@ -1,7 +1,8 @@
 //! `bitnet-tune tune`: search the kernels for a model's shapes, write a profile.
 
 use super::progress::Progress;
-use super::{MEASURING, agreement, record};
+use super::{MEASURING, agreement, estimate, record};
+use crate::deadline::Deadline;
 use crate::host::{Host, Measured};
 use crate::lab::Lab;
 use crate::shapes::Shapes;
@@ -55,6 +56,9 @@ pub struct Options {
     /// Time every candidate of one product (name it by --product, --m and -t) and keep all timings in this file.
     #[arg(long, conflicts_with_all = ["resume", "check", "out"])]
     record: Option<PathBuf>,
+    /// Measure nothing: what the cost model expects most of on the machine that this file describes.
+    #[arg(long = "for", value_name = "MACHINE.TOML", requires = "out", conflicts_with_all = ["resume", "check", "record"])]
+    for_machine: Option<PathBuf>,
 }
 
 /// `2560x6912`.
@@ -71,6 +75,7 @@ struct Report {
     path: String,
     entries: usize,
     complete: bool,
+    took_s: f64,
     thin: usize,
     tied: usize,
     suspects: Vec<String>,
@@ -96,8 +101,11 @@ pub fn out_path(asked: Option<&PathBuf>) -> Result<PathBuf> {
 }
 
 /// The share of the budget that the whole token may take, and the most.
-const WHOLE: f64 = 0.1;
-const WHOLE_MOST: Duration = Duration::from_secs(15);
+const WHOLE: f64 = 0.2;
+const WHOLE_MOST: Duration = Duration::from_secs(20);
+
+/// The share of the budget that is used: putting everything together and writing it takes time as well.
+const USED: f64 = 0.98;
 
 /// Tunes.
 ///
@@ -105,8 +113,16 @@ const WHOLE_MOST: Duration = Duration::from_secs(15);
 /// When the model cannot be opened or the profile cannot be written.
 pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     let start = Instant::now();
+    let budget = Duration::from_secs(options.budget);
+    let deadline = Deadline::new(&start, budget.mul_f64(USED));
     let host = Host::probe(features(terminal));
     let (task, model, weights) = task(options, &host)?;
+    if let Some(file) = &options.for_machine {
+        let out = out_path(options.out.as_ref())?;
+        check_writable(&out)?;
+        let threads = &options.threads;
+        return estimate::run(terminal, (file, &out), task, weights, threads);
+    }
     if let Some(file) = &options.record {
         return record::run(terminal, file, &host, &task);
     }
@@ -121,10 +137,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
         check_writable(&path)?;
     }
     terminal.note(&format!("measuring {}", host.machine.kind()));
-    let measured = host.measure(
-        &counts(&task.threads, &host),
-        MEASURING.min(Duration::from_secs(options.budget) / 5),
-    )?;
+    let measured = host.measure(&counts(&task.threads, &host), MEASURING.min(budget / 5))?;
     // What stands on thin evidence is searched again, and kept only if that finds nothing in time.
     let before = if options.resume {
         &old.entries[..]
@@ -133,16 +146,16 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     };
     let (thin, done): (Vec<Entry>, Vec<Entry>) =
         before.iter().cloned().partition(|e| e.evidence.is_thin());
-    let budget = Duration::from_secs(options.budget);
-    // The whole token needs some of it, too.
-    let for_whole = budget.mul_f64(WHOLE).min(WHOLE_MOST);
-    let searching = budget.saturating_sub(for_whole + start.elapsed());
+    // The whole token needs some of the time, too.
+    let for_whole = match options.check {
+        true => Duration::ZERO,
+        false => budget.mul_f64(WHOLE).min(WHOLE_MOST),
+    };
     let whole = super::whole::WholeToken {
         model,
         weights,
         products: task.products.clone(),
         threads: task.threads.clone(),
-        budget: for_whole / task.threads.len() as u32,
     };
     let task = Task {
         done,
@@ -151,7 +164,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
         } else {
             previous(&path)
         },
-        budget: searching,
+        budget: deadline.before(for_whole).left(),
         ..task
     };
     let (wanted, kept) = (task.wanted(), task.done.len());
@@ -162,7 +175,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     // Every search may have an answer by then, if a thin one.
     let stopped = signals::asked();
     if !options.check && !made.profile.entries.is_empty() && !stopped {
-        whole.judge(terminal, &host, &measured, &mut made)?;
+        whole.judge(terminal, (&host, &measured), &mut made, deadline);
     }
     for line in &made.profile.conditions.notes {
         terminal.note(&format!("note: {line}"));
@@ -170,7 +183,18 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     if options.check {
         return agreement::print(terminal, &old.entries, &made.profile.entries);
     }
-    if made.profile.entries.len() < wanted.max(kept) {
+    write(terminal, &made, &path, (wanted.max(kept), stopped), start)
+}
+
+/// Writes the profile and tells of it: `wanted` entries were to be had, and whether the user `stopped` before.
+fn write(
+    terminal: &Terminal,
+    made: &Tuned,
+    path: &Path,
+    (wanted, stopped): (usize, bool),
+    start: Instant,
+) -> Result<()> {
+    if made.profile.entries.len() < wanted {
         // Whatever stands in the way of the rest: if it is a signal, the exit status says so.
         signals::asked();
     }
@@ -182,12 +206,13 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
         };
         bail!("{why} before the first kernel was timed; nothing was written");
     }
-    profile::save(&made.profile, &path)?;
+    profile::save(&made.profile, path)?;
     let entries = &made.profile.entries;
     let report = Report {
         path: path.display().to_string(),
         entries: entries.len(),
-        complete: entries.len() >= wanted.max(kept) && !stopped,
+        complete: entries.len() >= wanted && !stopped,
+        took_s: start.elapsed().as_secs_f64(),
         thin: entries.iter().filter(|e| e.evidence.is_thin()).count(),
         tied: entries
             .iter()
@@ -200,7 +225,10 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
         terminal.note("stopped early: `bitnet-tune tune --resume` goes on from here");
     }
     terminal.print(&report, || {
-        let mut text = format!("{} ({} kernels", report.path, report.entries);
+        let mut text = format!(
+            "{} ({} kernels in {:.0} s",
+            report.path, report.entries, report.took_s
+        );
         if report.thin > 0 {
             text += &format!(
                 ", {} on thin evidence: a larger --budget tells more",

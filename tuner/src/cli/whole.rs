@@ -1,16 +1,17 @@
 //! The whole token on the command line: three sets of kernels in turn, told and put into the profile.
 
+use crate::deadline::Deadline;
 use crate::host::{Host, Measured};
 use crate::tuning::Tuned;
-use crate::whole::{self, Contestant, Stack, Whole};
+use crate::whole::{self, Build, Contestant, Contestants, Stack, Whole};
 use anyhow::Result;
 use bitnet_cli::terminal::Terminal;
+use bitnet_codegen::TernaryMatrix;
 use bitnet_runtime::engine::EngineOptions;
 use bitnet_runtime::format::Model;
 use bitnet_runtime::pool::Pool;
-use bitnet_runtime::profile::{self, Profile};
+use bitnet_runtime::profile::{self, Phase, Profile};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Rounds of contestants.
 const ROUNDS: usize = 9;
@@ -28,67 +29,107 @@ pub struct WholeToken {
     pub products: Vec<(usize, usize)>,
     /// Numbers of threads.
     pub threads: Vec<usize>,
-    /// Time for each number of threads.
-    pub budget: Duration,
 }
 
 impl WholeToken {
-    /// Runs them and puts the fastest of each phase into the profile.
-    ///
-    /// # Errors
-    /// When the model cannot be packed or run.
+    /// Runs them, as far as there is time until `deadline`, and puts the fastest of each phase into the profile. What
+    /// stands in the way is noted in the profile, which is good without it.
     pub fn judge(
         self,
         terminal: &Terminal,
-        host: &Host,
-        measured: &Measured,
+        (host, measured): (&Host, &Measured),
         made: &mut Tuned,
-    ) -> Result<()> {
-        let model = self
-            .model
-            .filter(|_| self.weights <= LOADED_WEIGHTS)
-            .map(Arc::new);
-        let shipped = profile::find_shipped(&host.machine, host.features).profile;
-        for &threads in &self.threads {
-            let pool = Arc::new(Pool::new(threads)?);
-            let contestant = |p: &Profile| -> Result<Box<dyn Contestant>> {
-                Ok(match &model {
-                    Some(model) => Box::new(Whole::new(
-                        model,
-                        &pool,
-                        (p, host.features),
-                        &EngineOptions::default(),
-                    )?),
-                    None => {
-                        let bytes = 2 * host.last_level_bytes();
-                        Box::new(Stack::new(
-                            &self.products,
-                            self.weights,
-                            bytes,
-                            &pool,
-                            (p, host.features),
-                        )?)
-                    }
-                })
-            };
-            let mut all = vec![
-                ("tuned", contestant(&made.profile)?),
-                ("untuned", contestant(&Profile::default())?),
-            ];
-            if !shipped.entries.is_empty() {
-                all.push(("shipped", contestant(&shipped)?));
-            }
-            let phases = whole::judge(&mut all, threads, ROUNDS, self.budget);
-            let phases = phases.map_err(anyhow::Error::from_boxed)?;
-            for phase in &phases {
-                terminal.note(&whole::line(phase));
-            }
+        deadline: Deadline<'_>,
+    ) {
+        let model = self.model.filter(|_| self.weights <= LOADED_WEIGHTS);
+        let model = model.map(Arc::new);
+        let matrices = match &model {
+            Some(_) => Vec::new(),
+            None => whole::matrices(&self.products, deadline),
+        };
+        let tokens = Tokens {
+            host,
+            model,
+            matrices,
+            weights: self.weights,
+            shipped: profile::find_shipped(&host.machine, host.features).profile,
+        };
+        for (i, &threads) in self.threads.iter().enumerate() {
+            let share = deadline.left() / (self.threads.len() - i) as u32;
+            let own = deadline.within(share);
             let mut profile = std::mem::take(&mut made.profile);
-            whole::apply(&mut profile, &phases, &all, |like, spec| {
-                made.entry_of(like, spec, measured)
-            });
+            let note = match tokens.run(&profile, threads, own) {
+                Err(e) => Some(format!("whole tokens on {threads} threads: {e:#}")),
+                Ok((_, phases)) if phases.is_empty() => Some(format!(
+                    "no time was left to compare whole tokens on {threads} threads: a larger --budget does"
+                )),
+                Ok((all, phases)) => {
+                    for phase in &phases {
+                        terminal.note(&whole::line(phase));
+                    }
+                    whole::apply(&mut profile, &phases, &all, |like, spec| {
+                        made.entry_of(like, spec, measured)
+                    });
+                    None
+                }
+            };
+            profile.conditions.notes.extend(note);
             made.profile = profile;
         }
-        Ok(())
+    }
+}
+
+/// What whole tokens are run on.
+struct Tokens<'h> {
+    host: &'h Host,
+    model: Option<Arc<Model>>,
+    matrices: Vec<TernaryMatrix>,
+    weights: usize,
+    shipped: Profile,
+}
+
+impl Tokens<'_> {
+    /// Runs `tuned`, untuned and shipped kernels in turn.
+    fn run(
+        &self,
+        tuned: &Profile,
+        threads: usize,
+        deadline: Deadline<'_>,
+    ) -> Result<(Contestants<'static>, Vec<Phase>)> {
+        if self.model.is_none() && self.matrices.is_empty() {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        let (pool, nothing) = (Arc::new(Pool::new(threads)?), Profile::default());
+        let sets = [
+            ("tuned", tuned),
+            ("untuned", &nothing),
+            ("shipped", &self.shipped),
+        ];
+        let builds = sets
+            .into_iter()
+            .filter(|(name, p)| *name != "shipped" || !p.entries.is_empty())
+            .map(|(name, p)| {
+                let pool = &pool;
+                let build: Build<'_, anyhow::Error> = Box::new(move || self.contestant(p, pool));
+                (name, build)
+            });
+        let mut all = whole::gather(builds.collect(), deadline)?;
+        let phases = whole::judge(&mut all, threads, ROUNDS, deadline);
+        Ok((all, phases.map_err(anyhow::Error::from_boxed)?))
+    }
+
+    fn contestant(&self, profile: &Profile, pool: &Arc<Pool>) -> Result<Box<dyn Contestant>> {
+        let kernels = (profile, self.host.features);
+        Ok(match &self.model {
+            Some(model) => {
+                let options = EngineOptions::default();
+                Box::new(Whole::new(model, pool, kernels, &options)?)
+            }
+            None => {
+                let bytes = 2 * self.host.last_level_bytes();
+                let stack = Stack::new(&self.matrices, self.weights, bytes, pool, kernels);
+                Box::new(stack?)
+            }
+        })
     }
 }

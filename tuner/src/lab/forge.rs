@@ -46,7 +46,7 @@ pub struct Forge {
 }
 
 /// Builds one kernel.
-fn make(planner: Planner, features: Features, (spec, k): &Order) -> Made {
+pub(super) fn make(planner: Planner, features: Features, (spec, k): &Order) -> Made {
     let plan = planner(spec, *k)?;
     if plan.groups.is_some() {
         let why = format!("{spec} scales groups of columns itself, which is not timed here");

@@ -6,6 +6,7 @@
 //! packed weights than the last-level cache holds.
 
 pub mod forge;
+pub mod interpreted;
 mod packed;
 pub mod verify;
 
@@ -57,6 +58,8 @@ pub struct Lab {
     pools: BTreeMap<usize, Pool>,
     acts: HashMap<(usize, usize), Arc<Activations>>,
     jobs: Vec<Job>,
+    /// Of the code of every kernel that was prepared.
+    digests: HashMap<(KernelSpec, usize), u64>,
     cores: usize,
 }
 
@@ -75,6 +78,7 @@ impl Lab {
             pools: BTreeMap::new(),
             acts: HashMap::new(),
             jobs: Vec::new(),
+            digests: HashMap::new(),
             cores,
         }
     }
@@ -102,6 +106,11 @@ impl Lab {
         Ok(self.jobs.len() - 1)
     }
 
+    /// Product `job`.
+    pub fn case(&self, job: usize) -> Case {
+        self.jobs[job].case
+    }
+
     /// The bench of product `job`.
     pub fn bench(&mut self, job: usize) -> View<'_> {
         View { lab: self, job }
@@ -112,12 +121,9 @@ impl Lab {
         self.jobs[job].ready.clear();
     }
 
-    /// A digest of the code of one kernel; `None` where it does not exist.
+    /// A digest of the code of one kernel; `None` if it was never prepared.
     pub fn code_digest(&self, spec: &KernelSpec, k: usize) -> Option<u64> {
-        self.forge
-            .get(spec, k)
-            .ok()
-            .map(|kernel| kernel.code_digest())
+        self.digests.get(&(spec.clone(), k)).copied()
     }
 
     /// The verdict of the oracle on one kernel for products with K = `k`.
@@ -203,11 +209,13 @@ impl Bench for View<'_> {
             packed,
             pools,
             jobs,
+            digests,
             ..
         } = &mut *self.lab;
         let job = &mut jobs[self.job];
         let (n, k) = (job.case.problem.n, job.case.problem.k);
         let kernel = forge.get(&job.specs[id], k)?;
+        digests.insert((job.specs[id].clone(), k), kernel.code_digest());
         let pool = &pools[&job.case.threads];
         verifier.verify(pool, &kernel)?;
         let key = PackedWeights::key(&kernel, n, job.case.cold);

@@ -168,6 +168,9 @@ const AHEAD: [usize; 5] = [0, 16, 32, 64, 128];
 /// How often the memory is read at each distance, if time suffices; once in any case.
 const READ_ROUNDS: usize = 6;
 
+/// Memory that is timed in one piece: some milliseconds, for over all of it another process would often run, too.
+const READ_BYTES: usize = 64 << 20;
+
 /// Peak read bandwidth of `threads` threads over `memory`, in GB/s: the best of
 /// several prefetch distances, since the roofline must not be lower than a kernel can reach.
 /// Begins no further round after `until`.
@@ -191,9 +194,13 @@ pub fn read_gb_per_s(
             break;
         }
         for kernel in &kernels {
-            let bytes = memory.len() / kernel.panel().bytes() * kernel.panel().bytes();
-            let seconds = one_pass(kernel, threads, memory)?;
-            best = best.max(bytes as f64 / seconds / 1e9);
+            for part in memory.chunks(READ_BYTES.min(memory.len())) {
+                let bytes = part.len() / kernel.panel().bytes() * kernel.panel().bytes();
+                if bytes * 2 >= READ_BYTES.min(memory.len()) {
+                    let seconds = one_pass(kernel, threads, part)?;
+                    best = best.max(bytes as f64 / seconds / 1e9);
+                }
+            }
         }
     }
     Ok(best)

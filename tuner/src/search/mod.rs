@@ -20,8 +20,8 @@ pub use outcome::{End, Outcome, Trial};
 pub use rejection::{Mismatch, Rejection};
 
 use crate::sampler::Samples;
-use crate::space::Space;
 use crate::space::learn::{Features, Learner};
+use crate::space::{Candidate, Space};
 use std::collections::VecDeque;
 
 /// A machine that can verify and time the candidates of a product, by their numbers in its [`Space`].
@@ -37,6 +37,12 @@ pub trait Bench {
 
     /// Times one run of a prepared candidate, in nanoseconds.
     fn time(&mut self, id: usize) -> f64;
+
+    /// The time that `candidate`, number `id`, cannot undercut: asked for once it seems to have, so that a bench may
+    /// look again at what the machine can do.
+    fn floor_ns(&mut self, _id: usize, candidate: &Candidate) -> f64 {
+        candidate.estimate.floor_ns
+    }
 
     /// A candidate that will not be timed again.
     fn release(&mut self, _: usize) {}
@@ -61,6 +67,9 @@ const PROMISING: f64 = 1.15;
 
 /// A first sample this far above what was expected is taken again: something else may have been running.
 const SURPRISING: f64 = 1.5;
+
+/// Timings of a candidate that is looked at, in the mean.
+const LOOK_TIMINGS: usize = 2;
 
 /// The best so far, whose neighbours are looked at.
 const SURVIVORS: usize = 3;
@@ -176,6 +185,15 @@ impl Search {
     /// Timings so far.
     pub fn timings(&self) -> usize {
         self.timings
+    }
+
+    /// Timings that the next step makes, about.
+    pub fn next_timings(&self) -> usize {
+        match self.stage {
+            Stage::Look => LOOK_TIMINGS,
+            Stage::Race => self.racing().len().max(1),
+            Stage::Done(_) => 1,
+        }
     }
 
     /// The best so far and its time.
@@ -335,9 +353,13 @@ impl Search {
         };
         let ns = bench.time(id);
         self.timings += 1;
-        let estimate = self.space.candidates()[id].estimate;
-        if ns.is_nan() || ns < estimate.floor_ns * IMPOSSIBLE {
-            let floor_ns = estimate.floor_ns;
+        let candidate = &self.space.candidates()[id];
+        let estimate = candidate.estimate;
+        let mut floor_ns = estimate.floor_ns;
+        if ns < floor_ns * IMPOSSIBLE {
+            floor_ns = bench.floor_ns(id, candidate);
+        }
+        if ns.is_nan() || ns < floor_ns * IMPOSSIBLE {
             *known = Known {
                 rejection: Some(Rejection::Impossible { ns, floor_ns }),
                 ..Known::default()

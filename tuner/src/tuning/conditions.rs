@@ -1,8 +1,9 @@
 //! The circumstances of tuning: how the read bandwidth moved, and what else makes timings doubtful.
 
 use crate::host::{Host, Measured};
+use crate::peaks::Probe;
 use crate::sampler::median;
-use crate::surroundings::{Watch, doubts};
+use crate::surroundings::{Load, doubts};
 use bitnet_runtime::profile::Conditions;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,6 +27,13 @@ pub struct Looks {
 }
 
 impl Looks {
+    /// Looks at what `threads` read now; who cannot look keeps what was found before.
+    pub fn look(&mut self, probe: &Probe, threads: usize) {
+        if let Ok(gb) = probe.read_gb_per_s(threads) {
+            self.by_threads.entry(threads).or_default().push(gb);
+        }
+    }
+
     /// The middle of the last looks.
     pub fn recent(&self, threads: usize) -> Option<f64> {
         let all = self.by_threads.get(&threads)?;
@@ -48,10 +56,9 @@ pub fn conditions(
     measured: &Measured,
     threads: &[usize],
     budget: Duration,
-    watch: &Watch,
+    load: Load,
     looks: &Looks,
 ) -> Conditions {
-    let load = watch.load();
     let most = threads.iter().copied().max().unwrap_or(1);
     let mut notes = doubts(&host.machine, load, measured.noise, most);
     for &t in threads {
@@ -68,5 +75,39 @@ pub fn conditions(
         noise: measured.noise,
         other_load: load.others + load.stolen,
         notes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitnet_codegen::Features;
+    use bitnet_runtime::profile::{Profile, parse, render};
+
+    #[test]
+    fn a_burnt_core_is_said_and_recorded() {
+        let host = Host::probe(Features::NONE);
+        let measured = Measured {
+            noise: 0.01,
+            ..Measured::default()
+        };
+        let made = |others: f64| {
+            let load = Load {
+                others,
+                stolen: 0.0,
+            };
+            let (looks, budget) = (Looks::default(), Duration::from_secs(10));
+            let conditions = conditions(&host, &measured, &[1, 2], budget, load, &looks);
+            let profile = Profile {
+                conditions,
+                ..Profile::default()
+            };
+            parse(&render(&profile)).expect("own output").conditions
+        };
+        let busy = made(0.5);
+        let says = |c: &Conditions| c.notes.iter().any(|n| n.contains("other processes took"));
+        assert_eq!(busy.other_load, 0.5);
+        assert!(says(&busy) && busy.notes[0].contains("50 %"), "{busy:?}");
+        assert!(!says(&made(0.01)));
     }
 }

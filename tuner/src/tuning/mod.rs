@@ -4,13 +4,14 @@
 mod conditions;
 mod date;
 mod evidence;
+mod timed;
 
 pub use date::today;
 
 use crate::bound::Peaks;
-use crate::campaign::{self, Benches, Stake, Told};
+use crate::campaign::{self, Stake, Told};
 use crate::host::{Host, Measured, named_costs};
-use crate::lab::{Lab, View};
+use crate::lab::Lab;
 use crate::peaks::{PeakError, Probe};
 use crate::search::{Outcome, Search};
 use crate::space::learn::Learner;
@@ -21,12 +22,13 @@ use bitnet_codegen::{Features, KernelSpec, Problem};
 use bitnet_runtime::network::estimates::estimates;
 use bitnet_runtime::pool::PoolError;
 use bitnet_runtime::profile::{Entry, GENERATOR, M_BUCKETS, MBucket, Profile, SHIPPED, parse};
-use conditions::{Looks, PROBE_BYTES, PROBE_EVERY, conditions};
+use conditions::{Looks, PROBE_BYTES, conditions};
 use evidence::entry;
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
+use timed::Timed;
 
 /// What to tune.
 #[derive(Clone, Debug)]
@@ -198,53 +200,10 @@ fn seeds(space: &Space, profiles: &[Profile], features: Features) -> Vec<usize> 
     seeds
 }
 
-/// The shipped profiles.
+/// The shipped profiles that were measured: what was only estimated, the model here estimates as well.
 pub fn shipped() -> Vec<Profile> {
-    SHIPPED.iter().filter_map(|s| parse(s.text).ok()).collect()
-}
-
-/// The lab against the clock.
-struct Timed<'t> {
-    lab: &'t mut Lab,
-    start: Instant,
-    stop: &'t AtomicBool,
-    probe: &'t Probe,
-    threads: &'t [usize],
-    looks: &'t RefCell<Looks>,
-}
-
-impl Benches for Timed<'_> {
-    type Bench<'b>
-        = View<'b>
-    where
-        Self: 'b;
-
-    fn bench(&mut self, job: usize) -> View<'_> {
-        let elapsed = self.start.elapsed();
-        let mut looks = self.looks.borrow_mut();
-        if looks.last.is_none_or(|last| elapsed - last >= PROBE_EVERY) {
-            for &threads in self.threads {
-                // Who cannot look keeps what was measured before.
-                if let Ok(gb) = self.probe.read_gb_per_s(threads) {
-                    looks.by_threads.entry(threads).or_default().push(gb);
-                }
-            }
-            looks.last = Some(elapsed);
-        }
-        self.lab.bench(job)
-    }
-
-    fn elapsed(&self) -> Duration {
-        self.start.elapsed()
-    }
-
-    fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-
-    fn close(&mut self, job: usize) {
-        self.lab.close(job);
-    }
+    let all = SHIPPED.iter().filter_map(|s| parse(s.text).ok());
+    all.filter(|p| !p.is_estimate).collect()
 }
 
 /// Searches what is not answered yet and returns the profile with all entries. Stops early, keeping what is known,
@@ -270,8 +229,10 @@ pub fn tune(
     let mut open = task.open();
     let (mut stakes, mut jobs) = (Vec::new(), Vec::new());
     let opening = task.budget.mul_f64(OPENING);
+    let mut longest = Duration::ZERO;
     for (product, o) in open.iter().enumerate() {
-        if product > 0 && start.elapsed() >= opening {
+        let began = start.elapsed();
+        if product > 0 && began + longest >= opening {
             break;
         }
         let space = atlas.space(o.case(task.cold), &costs);
@@ -279,6 +240,7 @@ pub fn tune(
         let seeds = seeds(&space, &profiles, features);
         let search = Search::new(space, product, &seeds, &mut learner);
         stakes.push(Stake::new(search, o.importance()));
+        longest = longest.max(start.elapsed() - began);
     }
     // What there was no time to open stays without an answer.
     open.truncate(stakes.len());
@@ -299,6 +261,7 @@ pub fn tune(
         probe: &probe,
         threads: &task.threads,
         looks: &looks,
+        read_gb_per_s: &costs.read_gb_per_s,
     };
     let mut listen = |t: Told<'_>| {
         let case = t.search.space().case;
@@ -371,7 +334,7 @@ pub fn tune(
         measured,
         &task.threads,
         task.budget,
-        &watch,
+        watch.load(),
         &looks.borrow(),
     );
     made.profile

@@ -8,8 +8,10 @@ mod stack;
 
 pub use stack::Stack;
 
+use crate::deadline::Deadline;
+use crate::lab::verify;
 use crate::sampler::median;
-use bitnet_codegen::Features;
+use bitnet_codegen::{Features, TernaryMatrix};
 use bitnet_runtime::decoder::{Decoder as _, DecoderError};
 use bitnet_runtime::engine::{Engine, EngineError, EngineOptions};
 use bitnet_runtime::format::Model;
@@ -22,6 +24,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// A contestant that is not built yet.
+pub type Build<'b, E> = Box<dyn FnOnce() -> Result<Box<dyn Contestant>, E> + 'b>;
+
+/// Contestants by name: `tuned` and those that it is compared with.
+pub type Contestants<'n> = Vec<(&'n str, Box<dyn Contestant>)>;
+
 /// The phases of a model's work.
 pub const PHASES: [&str; 2] = ["decode", "prefill"];
 
@@ -33,6 +41,15 @@ const DECODE: usize = 48;
 
 /// Another set of kernels takes the place of the tuned ones from this factor on: below it is noise.
 const FASTER: f64 = 1.015;
+
+/// Rounds without which nothing is judged.
+const FEWEST: usize = 2;
+
+/// The share of the time that building contestants may take; the rest is for running them.
+const BUILDING: f64 = 0.6;
+
+/// Seconds that making a random weight takes, about: whether it is begun at all hangs on it.
+const WEIGHT_S: f64 = 10e-9;
 
 /// One set of kernels at work.
 pub trait Contestant {
@@ -91,8 +108,41 @@ impl Contestant for Whole {
     }
 }
 
-/// Runs all contestants in turn, at least twice and then until `budget` is spent or `rounds` were, and judges: `tuned`
-/// keeps a phase unless another is faster by more than the noise.
+/// Random weights for `products` (N, K), which all stacks share; none where making them does not fit the time.
+pub fn matrices(products: &[(usize, usize)], deadline: Deadline<'_>) -> Vec<TernaryMatrix> {
+    let weights: usize = products.iter().map(|&(n, k)| n * k).sum();
+    if !deadline.allows(Duration::from_secs_f64(weights as f64 * WEIGHT_S)) {
+        return Vec::new();
+    }
+    let all = products.iter();
+    all.map(|&(n, k)| verify::matrix(n, k)).collect()
+}
+
+/// Builds contestants in their order as long as there is time. Building may take [`BUILDING`] of it, and the next is
+/// expected to take as long as the longest before it.
+///
+/// # Errors
+/// Of the first that cannot be built.
+pub fn gather<'n, E>(
+    builds: Vec<(&'n str, Build<'_, E>)>,
+    deadline: Deadline<'_>,
+) -> Result<Contestants<'n>, E> {
+    let building = deadline.within(deadline.left().mul_f64(BUILDING));
+    let (mut all, mut longest) = (Vec::new(), Duration::ZERO);
+    for (name, build) in builds {
+        if !building.allows(longest) {
+            break;
+        }
+        let began = building.now();
+        all.push((name, build()?));
+        longest = longest.max(building.now() - began);
+    }
+    Ok(all)
+}
+
+/// Runs all contestants in turn until `deadline`, or until `rounds` were run, and judges: `tuned` keeps a phase unless
+/// another is faster by more than the noise. No judgement of fewer than two contestants, or of fewer than [`FEWEST`]
+/// rounds.
 ///
 /// # Errors
 /// When a model cannot run.
@@ -103,23 +153,29 @@ pub fn judge(
     contestants: &mut [(&str, Box<dyn Contestant>)],
     threads: usize,
     rounds: usize,
-    budget: Duration,
+    deadline: Deadline<'_>,
 ) -> Result<Vec<Phase>, DecoderError> {
-    let start = Instant::now();
     let mut speeds = vec![[const { Vec::new() }; 2]; contestants.len()];
-    for round in 0..rounds {
-        if round >= 2 && start.elapsed() >= budget {
-            break;
-        }
+    let (mut whole, mut longest) = (0, Duration::ZERO);
+    'rounds: while whole < rounds && contestants.len() > 1 && deadline.allows(longest) {
+        let began = deadline.now();
         // In turn, so that a machine that slows down or speeds up meets all alike.
         for ((_, contestant), speeds) in contestants.iter_mut().zip(&mut speeds) {
             for (phase, speeds) in speeds.iter_mut().enumerate() {
+                if deadline.left().is_zero() {
+                    break 'rounds;
+                }
                 speeds.push(contestant.tokens_per_s(phase)?);
             }
         }
+        whole += 1;
+        longest = longest.max(deadline.now() - began);
+    }
+    if whole < FEWEST {
+        return Ok(Vec::new());
     }
     let phases = PHASES.iter().enumerate().map(|(phase, name)| {
-        let middle = |speeds: &[Vec<f64>; 2]| median(speeds[phase].clone());
+        let middle = |speeds: &[Vec<f64>; 2]| median(speeds[phase][..whole].to_vec());
         let by_name: BTreeMap<String, f64> = contestants
             .iter()
             .zip(&speeds)
@@ -201,6 +257,7 @@ pub fn line(phase: &Phase) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deadline::Hand;
     use bitnet_codegen::KernelSpec;
     use bitnet_runtime::network::kernels::Origin;
     use bitnet_runtime::profile::Evidence;
@@ -259,7 +316,9 @@ mod tests {
             ("untuned", script([100.5, 100.0], 16)),
             ("shipped", script([50.0, 95.0], 32)),
         ];
-        let phases = judge(&mut all, 2, 3, Duration::ZERO).expect("runs");
+        let clock = Hand::default();
+        let deadline = Deadline::new(&clock, Duration::from_secs(1));
+        let phases = judge(&mut all, 2, 3, deadline).expect("runs");
         let chosen: Vec<&str> = phases.iter().map(|p| p.chosen.as_str()).collect();
         assert_eq!(chosen, ["tuned", "untuned"]);
         let mut profile = Profile {
@@ -284,5 +343,53 @@ mod tests {
             told.contains("untuned 100.0 (+11.1 %)") && told.ends_with("the untuned kernels go in"),
             "{told}"
         );
+    }
+
+    /// Takes its time on a clock that only it turns.
+    struct Slow<'c>(&'c Hand, Duration, KernelsUsed);
+
+    impl Contestant for Slow<'_> {
+        fn tokens_per_s(&mut self, _: usize) -> Result<f64, DecoderError> {
+            self.0.pass(self.1);
+            Ok(1.0)
+        }
+
+        fn kernels(&self) -> &KernelsUsed {
+            &self.2
+        }
+    }
+
+    /// Three contestants that take `build` to build and `run` to run, within `time`: how many are built, how many
+    /// phases are judged, and how long it takes.
+    fn within(time: u64, build: u64, run: u64) -> (usize, usize, u64) {
+        let ms = Duration::from_millis;
+        // Boxed contestants outlive the borrow checker's patience with locals.
+        let clock: &'static Hand = Box::leak(Box::default());
+        let deadline = Deadline::new(clock, ms(time));
+        let builds = ["tuned", "untuned", "shipped"].map(|name| {
+            let build: Build<'_, ()> = Box::new(move || {
+                clock.pass(ms(build));
+                Ok(Box::new(Slow(clock, ms(run), KernelsUsed::new())))
+            });
+            (name, build)
+        });
+        let mut all = gather(builds.into(), deadline).expect("built");
+        let phases = judge(&mut all, 1, 9, deadline).expect("runs");
+        (all.len(), phases.len(), deadline.now().as_millis() as u64)
+    }
+
+    #[test]
+    fn judging_keeps_to_its_time() {
+        assert_eq!(within(10_000, 100, 10), (3, 2, 300 + 9 * 60));
+        // Time for some rounds, for none, for two contestants, for one, for nobody.
+        assert_eq!(within(1000, 100, 50), (3, 2, 300 + 2 * 300));
+        assert_eq!(within(1000, 100, 200).1, 0);
+        assert_eq!(within(1000, 280, 10), (2, 2, 560 + 9 * 40));
+        assert_eq!(within(1000, 700, 10), (1, 0, 700));
+        assert_eq!(within(0, 100, 10), (0, 0, 0));
+        for (build, run) in [(100, 200), (150, 70), (400, 10)] {
+            let (.., took) = within(1000, build, run);
+            assert!(took <= 1000 + run.max(build), "{build} {run}: {took}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 use super::Contestant;
 use crate::lab::verify;
 use bitnet_codegen::trit::TritError;
-use bitnet_codegen::{Activations, Features};
+use bitnet_codegen::{Activations, Features, TernaryMatrix};
 use bitnet_runtime::decoder::DecoderError;
 use bitnet_runtime::network::KernelsUsed;
 use bitnet_runtime::network::kernels::{ForcedError, Kernels};
@@ -45,13 +45,13 @@ pub enum StackError {
 }
 
 impl Stack {
-    /// `products` (N, K) of a model of `weights` ternary weights, under the kernels that `profile` chooses for a CPU of `features`, copied until
-    /// they hold `bytes`.
+    /// The products of `matrices`, of a model of `weights` ternary weights, under the kernels that `profile` chooses for a
+    /// CPU of `features`, copied until they hold `bytes`.
     ///
     /// # Errors
     /// `StackError`.
     pub fn new(
-        products: &[(usize, usize)],
+        matrices: &[TernaryMatrix],
         weights: usize,
         bytes: usize,
         pool: &Arc<Pool>,
@@ -60,9 +60,8 @@ impl Stack {
         let kernels = Kernels::new(features, profile.clone());
         let mut kernels = kernels.on_threads(pool.threads());
         let mut first = Vec::new();
-        for &(n, k) in products {
-            let w = verify::matrix(n, k);
-            let layer = Linear::new(pool, std::slice::from_ref(&w), |n, k| {
+        for w in matrices {
+            let layer = Linear::new(pool, std::slice::from_ref(w), |n, k| {
                 kernels.by_bucket(n, k).map_err(StackError::from)
             })?;
             first.push(layer);
@@ -76,9 +75,9 @@ impl Stack {
         layers.extend(first);
         let mut work = Workspace::new(pool);
         layers.iter().for_each(|l| work.make_room(l));
-        let ks = products.iter().map(|&(_, k)| k);
+        let ks = matrices.iter().map(TernaryMatrix::k);
         let acts = ks.flat_map(|k| [1, BATCH].map(|m| ((m, k), verify::tokens(0, m, k))));
-        let widest = products.iter().map(|&(n, _)| n).max().unwrap_or(0);
+        let widest = matrices.iter().map(TernaryMatrix::n).max().unwrap_or(0);
         let held: usize = layers.iter().map(|l| l.n() * l.k()).sum();
         Ok(Self {
             share: held as f64 / weights.max(1) as f64,
@@ -132,9 +131,9 @@ mod tests {
     #[test]
     fn a_stack_runs_both_phases_under_the_estimate() {
         let pool = Arc::new(Pool::new(2).expect("a pool"));
-        let products = [(96, 128), (64, 96)];
+        let matrices = [(96, 128), (64, 96)].map(|(n, k)| verify::matrix(n, k));
         let mut stack = Stack::new(
-            &products,
+            &matrices,
             100_000,
             20_000,
             &pool,
