@@ -1,9 +1,13 @@
 //! The search on recordings of real machines: how near the best it comes, for how many timings, whatever the luck of
 //! the draw. No clock is involved, so the answer is the same everywhere.
 
+use bitnet_codegen::{Feature, Features, KernelSpec};
+use bitnet_runtime::network::estimates::estimates;
 use bitnet_tests::workspace;
+use bitnet_tune::estimate;
 use bitnet_tune::landscape::Landscape;
 use bitnet_tune::search::Search;
+use bitnet_tune::space::Atlas;
 use bitnet_tune::space::learn::Learner;
 use std::fs;
 
@@ -73,4 +77,45 @@ fn the_search_finds_on_every_recording() {
         }
     }
     assert!(missed.is_empty(), "{missed:?}");
+}
+
+/// What the cost model chooses for a lesser machine, by the recordings of a greater one, against what is chosen where
+/// there is no profile at all: a shipped estimate must be worth shipping.
+#[test]
+fn estimates_are_no_worse_than_no_profile() {
+    let avx2 = Features::from([
+        Feature::Ssse3,
+        Feature::Sse41,
+        Feature::Avx,
+        Feature::Avx2,
+        Feature::Fma,
+    ]);
+    let (mut model, mut none) = (0.0, 0.0);
+    for (name, landscape) in recordings() {
+        let problem = landscape.case.problem;
+        let mut atlas = Atlas::new(Box::new(move |s| s.isa.runs_on(avx2)));
+        let space = atlas.space(landscape.case, &landscape.costs);
+        let ns =
+            |spec: &KernelSpec| landscape.median_ns(&space.candidates()[space.find(spec)?].spec);
+        let all = space.candidates().iter();
+        let best = all
+            .filter_map(|c| landscape.median_ns(&c.spec))
+            .fold(f64::INFINITY, f64::min);
+        let guess = estimate::best(&space, avx2).expect("a guess");
+        let untuned = estimates(avx2, problem.n, problem.m).find(|s| ns(s).is_some());
+        let untuned = untuned.expect("an estimate that was recorded");
+        let share = |spec: &KernelSpec| best / ns(spec).expect("recorded");
+        println!(
+            "{name}: the model's {} reaches {:.0} % of the best, {untuned} {:.0} %",
+            guess.spec,
+            share(&guess.spec) * 100.0,
+            share(&untuned) * 100.0
+        );
+        model += share(&guess.spec).ln();
+        none += share(&untuned).ln();
+    }
+    assert!(
+        model >= none - 0.05,
+        "model {model:.3}, no profile {none:.3}"
+    );
 }

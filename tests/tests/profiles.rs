@@ -1,11 +1,11 @@
 //! Profiles cannot hurt: whatever stands in one, the text stays the same, and another machine's is told from this one's
 //! by the tools and by whoever loads a model alike.
 
-use bitnet_codegen::Features;
+use bitnet_codegen::{Feature, Features, Isa};
 use bitnet_runtime::decoder::Decoder as _;
 use bitnet_runtime::profile::{self, GENERATOR, HostRecord, Machine, Profile, SHIPPED, State};
 use bitnet_runtime::setup::Setup;
-use bitnet_tests::{run, stdout};
+use bitnet_tests::{run, stdout, workspace};
 use std::fs;
 use std::path::Path;
 
@@ -64,6 +64,108 @@ fn one_flipped_byte_never_changes_the_text() {
         assert!(logits(&path) == want, "byte {at}: {around:?}");
     }
     assert!(read > 0, "some damage is read as another profile");
+}
+
+/// Every file of `profiles/` with its name.
+fn shipped_files() -> Vec<(String, Profile)> {
+    let folder = workspace().join("profiles");
+    let files = fs::read_dir(&folder).expect("the folder").flatten();
+    let mut all: Vec<(String, Profile)> = files
+        .filter(|f| f.path().extension().is_some_and(|e| e == "toml"))
+        .map(|f| {
+            let name = f.file_name().to_string_lossy().into_owned();
+            let profile = profile::read(&f.path()).unwrap_or_else(|e| panic!("{name}: {e}"));
+            (name, profile)
+        })
+        .collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all
+}
+
+#[test]
+fn every_profile_is_shipped_sound_and_says_whether_it_was_measured() {
+    let files = shipped_files();
+    let mut shipped: Vec<&str> = SHIPPED.iter().map(|s| s.name).collect();
+    shipped.sort_unstable();
+    let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, shipped, "profiles/ and SHIPPED");
+    for (name, p) in &files {
+        assert!(p.unknown.is_empty() && !p.entries.is_empty(), "{name}");
+        assert!(!p.date.is_empty() && !p.host.features.is_empty(), "{name}");
+        assert_eq!(p.is_estimate, name.ends_with("-estimate.toml"), "{name}");
+        for e in &p.entries {
+            let v = &e.evidence;
+            assert_eq!(v.samples == 0, p.is_estimate, "{name}: {}", e.spec);
+            assert!(
+                v.median_ns > 0.0 && v.roofline_fraction > 0.0,
+                "{name}: {e:?}"
+            );
+            assert!(e.spec.isa != Isa::Interp, "{name}: {}", e.spec);
+        }
+    }
+    assert!(files.iter().filter(|(_, p)| p.is_estimate).count() >= 4);
+}
+
+/// Whatever CPU a profile is for, the programs of its kernels are exact: by the interpreter, here.
+#[test]
+fn every_kernel_of_every_profile_is_exact() {
+    for (name, p) in shipped_files() {
+        let path = workspace().join("profiles").join(&name);
+        let args = [
+            "verify",
+            "--interpret",
+            path.to_str().expect("UTF-8"),
+            "--json",
+        ];
+        let told: serde_json::Value =
+            serde_json::from_str(&stdout(&run("bitnet-tune", &args))).expect("JSON");
+        let rows = told.as_array().expect("a list");
+        assert_eq!(rows.len(), p.entries.len(), "{name}");
+        let exact = |r: &&serde_json::Value| r["exact"] == true;
+        assert!(rows.iter().all(|r| exact(&r)), "{name}: {told}");
+    }
+}
+
+#[test]
+fn an_estimate_is_compatible_at_best_and_says_what_it_is() {
+    let (_, p) = shipped_files()
+        .into_iter()
+        .find(|(name, _)| name.starts_with("avx2"))
+        .expect("an AVX2 laptop");
+    let features: Features = Feature::ALL
+        .iter()
+        .copied()
+        .filter(|f| p.host.features.iter().any(|name| name == f.name()))
+        .collect();
+    let found = profile::find_shipped(&Machine::default(), features);
+    assert_eq!(found.state, Some(State::Compatible), "{found:?}");
+    let note = found.note.expect("said");
+    assert!(note.contains("an estimate for AVX2 laptop"), "{note}");
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("p.toml");
+    profile::save(&p, &path).expect("saved");
+    let path = path.to_str().expect("UTF-8");
+    for command in ["show", "explain"] {
+        let told = stdout(&run("bitnet-tune", &[command, path]));
+        assert!(told.contains("nothing was measured"), "{command}: {told}");
+    }
+}
+
+/// A profile that was measured beside another process says so to whoever looks at it.
+#[test]
+fn a_burnt_core_is_told() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("p.toml");
+    let mut p = forged(|_| ());
+    p.conditions.other_load = 0.5;
+    p.conditions.notes = vec!["other processes took 50 % of the CPUs".into()];
+    profile::save(&p, &path).expect("saved");
+    let path = path.to_str().expect("UTF-8");
+    let told = stdout(&run("bitnet-tune", &["show", path]));
+    assert!(told.contains("note: other processes took 50 %"), "{told}");
+    let told = stdout(&run("bitnet-tune", &["show", path, "--json"]));
+    let told: serde_json::Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!(told["other_load"], 0.5);
 }
 
 /// A profile of this machine, changed.
