@@ -25,7 +25,7 @@ pub fn data() -> PathBuf {
     workspace().join("tests/data")
 }
 
-/// The path of a binary of the workspace, in the profile of the running program; built if it is older than a source.
+/// The path of a binary of the workspace, in the profile of the running test; built if it is older than a source.
 ///
 /// `cargo test --workspace` builds both binaries before any test runs (each has an integration test of its own),
 /// so the build here only serves runs of this package alone.
@@ -36,11 +36,11 @@ pub fn binary(name: &str) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
         let this = std::env::current_exe().expect("a test binary has a path");
-        let folder = this.parent().expect("target/<profile>, or its deps");
-        let folder = match folder.ends_with("deps") {
-            true => folder.parent().expect("target/<profile>").to_owned(),
-            false => folder.to_owned(),
-        };
+        let folder = this
+            .parent()
+            .and_then(Path::parent)
+            .expect("target/<profile>/deps")
+            .to_owned();
         let built = ["bitnet-run", "bitnet-tune"]
             .map(|b| fs::metadata(folder.join(b)).and_then(|m| m.modified()).ok());
         let newest =

@@ -1,25 +1,44 @@
 //! Tuning as the programs that judge the tuner run it: `bitnet-tune tune` in a process of its own, each result in a file
 //! that is kept, so that hours of work can be cut short and gone on with.
 
-use crate::command;
 use bitnet_runtime::profile::{self, Profile};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-/// Runs `bitnet-tune tune` with `args`, its notes on standard error; how long it took.
+/// The first argument of a process that tunes, and of one that burns a core: the programs start themselves anew, so that
+/// what tunes is what they were built with.
+const TUNE: &str = "tune";
+const SPIN: &str = "--spin";
+
+/// What this process was started for by itself, done; `None` in a process that a person started.
+pub fn as_child() -> Option<ExitCode> {
+    match std::env::args().nth(1)?.as_str() {
+        TUNE => Some(bitnet_tune::cli::main()),
+        SPIN => spin(),
+        _ => None,
+    }
+}
+
+/// This program, for `purpose`.
+fn again(purpose: &str) -> std::io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .arg(purpose)
+        .env_remove("BITNET_PROFILE")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    Ok(command)
+}
+
+/// Runs `bitnet-tune tune` with `args` in a process of its own, its notes on standard error; how long it took.
 ///
 /// # Errors
 /// What it ended with, if not well.
 pub fn tune(args: &[String]) -> Result<Duration, String> {
     let start = Instant::now();
-    let status = command("bitnet-tune")
-        .arg("tune")
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .status()
-        .map_err(|e| format!("bitnet-tune: {e}"))?;
+    let status = again(TUNE).and_then(|mut c| c.args(args).status());
+    let status = status.map_err(|e| format!("this program cannot be started again: {e}"))?;
     match status.success() {
         true => Ok(start.elapsed()),
         false => Err(format!("bitnet-tune tune {}: {status}", args.join(" "))),
@@ -41,22 +60,18 @@ pub fn profile(path: &Path, args: &[&str]) -> Result<Profile, String> {
     profile::read(path).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-/// The argument that makes a program spin until it is killed.
-pub const SPIN: &str = "--spin";
-
 /// Other processes that burn a core each, until they are dropped.
 pub struct Burning(Vec<Child>);
 
 impl Burning {
-    /// Burns `cores`; the program must call [`spin`] when its only argument is [`SPIN`].
+    /// Burns `cores`.
     ///
     /// # Errors
     /// When a process cannot be started.
     pub fn cores(cores: usize) -> std::io::Result<Self> {
-        let this = std::env::current_exe()?;
         let mut burning = Self(Vec::new());
         for _ in 0..cores {
-            burning.0.push(Command::new(&this).arg(SPIN).spawn()?);
+            burning.0.push(again(SPIN)?.spawn()?);
         }
         Ok(burning)
     }
@@ -72,8 +87,8 @@ impl Drop for Burning {
     }
 }
 
-/// Uses all of a core; ends when its parent does not.
-pub fn spin() -> ! {
+/// Uses all of a core, for an hour if nobody ends it before.
+fn spin() -> ! {
     let start = Instant::now();
     let most = Duration::from_secs(3600);
     while start.elapsed() < most {

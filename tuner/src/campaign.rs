@@ -1,7 +1,8 @@
 //! Many searches, one budget: time goes where seconds of a real token are to be won.
 //!
 //! ```text
-//! first     every search finds something, the most important ones first, as long as there is any time
+//! first     searches that cannot wait find something, and go on for some time among themselves
+//! next      every other finds something, the most important ones first, as long as there is any time
 //! then      the search with most to win a second: share of a token · promise / cost of a step
 //! at 70 %   looking ends; the rest of the time tells the best apart
 //! ```
@@ -37,6 +38,8 @@ pub struct Stake {
     pub search: Search,
     /// How often a token needs the product, and how much such tokens matter: what a nanosecond saved is worth.
     pub importance: f64,
+    /// Whether it goes before others: where there is little time, most of it is its.
+    pub comes_first: bool,
     /// Seconds that a timing takes, with what comes before the first; `None` before the first step.
     timing_s: Option<f64>,
 }
@@ -50,7 +53,16 @@ impl Stake {
         Self {
             search,
             importance,
+            comes_first: false,
             timing_s: None,
+        }
+    }
+
+    /// The same, going before others.
+    pub fn first(self) -> Self {
+        Self {
+            comes_first: true,
+            ..self
         }
     }
 
@@ -68,6 +80,9 @@ impl Stake {
         timing_s * self.search.next_timings() as f64
     }
 }
+
+/// The share of the budget that searches which come first have for themselves.
+const FIRST: f64 = 0.35;
 
 /// The share of the budget after which nobody new is looked at.
 const LOOKING: f64 = 0.7;
@@ -106,11 +121,18 @@ pub fn play<B: Benches>(
     let looking = budget.mul_f64(LOOKING);
     let mut order: Vec<usize> = (0..game.stakes.len()).collect();
     order.sort_by(|&a, &b| game.stakes[b].worth().total_cmp(&game.stakes[a].worth()));
-    for &job in &order {
-        let first = |s: &Search| s.best().is_none();
-        game.slice(job, budget, Duration::ZERO, first);
+    let nothing = |s: &Search| s.best().is_none();
+    for comes_first in [true, false] {
+        for &job in &order {
+            if game.stakes[job].comes_first == comes_first {
+                game.slice(job, budget, Duration::ZERO, nothing);
+            }
+        }
+        if comes_first {
+            game.by_worth(budget.mul_f64(FIRST), SLICE, |s| s.comes_first);
+        }
     }
-    game.by_worth(looking, SLICE);
+    game.by_worth(looking, SLICE, |_| true);
     for &job in &order {
         let Stake { search, .. } = &mut game.stakes[job];
         if search.end().is_none() {
@@ -118,7 +140,7 @@ pub fn play<B: Benches>(
             game.tell(job);
         }
     }
-    game.by_worth(budget, RACE_SLICE);
+    game.by_worth(budget, RACE_SLICE, |_| true);
     let end = if game.benches.stopped() {
         End::Stopped
     } else {
@@ -143,23 +165,21 @@ struct Game<'g, B> {
 
 impl<B: Benches> Game<'_, B> {
     /// Whether the next step of a search ends by `until`, as far as is known. As long as nothing has been found
-    /// anywhere, there is time for as long as it is not over.
+    /// anywhere, there is time: no answer at all is worth nothing.
     fn has_time(&self, job: usize, until: Duration) -> bool {
         let left = until.saturating_sub(self.benches.elapsed()).as_secs_f64();
         let found = self.stakes.iter().any(|s| s.search.best().is_some());
-        let needed = if found {
-            self.stakes[job].step_s(self.dearest_s)
-        } else {
-            0.0
-        };
-        !self.benches.stopped() && left > needed
+        let needed = self.stakes[job].step_s(self.dearest_s);
+        !self.benches.stopped() && (!found || left > needed)
     }
 
-    /// Slices for whoever may win most, until `until`.
-    fn by_worth(&mut self, until: Duration, slice: Duration) {
+    /// Slices for whoever of `those` may win most, until `until`.
+    fn by_worth(&mut self, until: Duration, slice: Duration, those: impl Fn(&Stake) -> bool) {
         loop {
-            let open = (0..self.stakes.len())
-                .filter(|&j| self.stakes[j].search.end().is_none() && self.has_time(j, until));
+            let open = (0..self.stakes.len()).filter(|&j| {
+                let stake = &self.stakes[j];
+                those(stake) && stake.search.end().is_none() && self.has_time(j, until)
+            });
             let next = open.max_by(|&a, &b| {
                 let by_worth = self.stakes[a].worth().total_cmp(&self.stakes[b].worth());
                 by_worth.then(b.cmp(&a))
@@ -297,45 +317,50 @@ mod tests {
         )
     }
 
+    fn script(prepare_ms: &[u64], stop_after: usize) -> Script {
+        Script {
+            ns: vec![100.0; prepare_ms.len()],
+            timings: vec![0; prepare_ms.len()],
+            prepare_ms: prepare_ms.to_vec(),
+            prepared: HashSet::new(),
+            closed: Vec::new(),
+            stop_after,
+        }
+    }
+
+    fn stakes(importance: &[f64], learner: &mut Learner) -> Vec<Stake> {
+        let of = |(job, &importance): (usize, &f64)| {
+            let candidates = (0..200).map(|i| Candidate {
+                spec: format!("i2s-i2s-1x{}c16-avx2", 8 * (i + 1))
+                    .parse()
+                    .expect("a spec"),
+                // The model has it the wrong way round.
+                estimate: Estimate {
+                    ns: 300.0 - i as f64,
+                    floor_ns: 10.0,
+                },
+                weight_bytes: 1,
+            });
+            let case = Case {
+                problem: Problem::new(1, 64, 64),
+                threads: 1,
+                cold: false,
+            };
+            let space = Space::of(case, candidates.collect());
+            Stake::new(Search::new(space, job, &[], learner), importance)
+        };
+        importance.iter().enumerate().map(of).collect()
+    }
+
     fn play_slowly(
         importance: &[f64],
         prepare_ms: &[u64],
         budget_ms: u64,
         stop_after: usize,
     ) -> (Script, Vec<Stake>, usize) {
-        let mut script = Script {
-            ns: vec![100.0; importance.len()],
-            timings: vec![0; importance.len()],
-            prepare_ms: prepare_ms.to_vec(),
-            prepared: HashSet::new(),
-            closed: Vec::new(),
-            stop_after,
-        };
+        let mut script = script(prepare_ms, stop_after);
         let mut learner = Learner::default();
-        let mut stakes: Vec<Stake> = importance
-            .iter()
-            .enumerate()
-            .map(|(job, &importance)| {
-                let candidates = (0..200).map(|i| Candidate {
-                    spec: format!("i2s-i2s-1x{}c16-avx2", 8 * (i + 1))
-                        .parse()
-                        .expect("a spec"),
-                    // The model has it the wrong way round.
-                    estimate: Estimate {
-                        ns: 300.0 - i as f64,
-                        floor_ns: 10.0,
-                    },
-                    weight_bytes: 1,
-                });
-                let case = Case {
-                    problem: Problem::new(1, 64, 64),
-                    threads: 1,
-                    cold: false,
-                };
-                let space = Space::of(case, candidates.collect());
-                Stake::new(Search::new(space, job, &[], &mut learner), importance)
-            })
-            .collect();
+        let mut stakes = stakes(importance, &mut learner);
         let mut told = 0;
         play(
             &mut script,
@@ -386,8 +411,25 @@ mod tests {
             }
         }
         // Where a single step is all there is time for, it is made.
-        let (_, stakes, _) = play_slowly(&[1.0], &[500], 100, usize::MAX);
-        assert!(stakes[0].search.outcome().winner().is_some());
+        for budget_ms in [0, 100] {
+            let (_, stakes, _) = play_slowly(&[1.0, 1.0], &[500, 500], budget_ms, usize::MAX);
+            let won = |s: &&Stake| s.search.outcome().winner().is_some();
+            assert_eq!(stakes.iter().filter(won).count(), 1);
+        }
+    }
+
+    #[test]
+    fn those_that_come_first_have_most_of_a_short_budget() {
+        let mut script = script(&[4, 4, 4, 4], usize::MAX);
+        let mut learner = Learner::default();
+        let mut stakes = stakes(&[1.0; 4], &mut learner);
+        stakes[2].comes_first = true;
+        let budget = Duration::from_millis(300);
+        play(&mut script, &mut stakes, &mut learner, budget, &mut |_| ());
+        let prepared = script.prepared.iter().filter(|(job, _)| *job == 2);
+        let spent_ms = script.timings[2] + 4 * prepared.count();
+        assert!(spent_ms as f64 >= 0.9 * FIRST * 300.0, "{spent_ms} ms");
+        assert!(stakes.iter().all(|s| s.search.outcome().winner().is_some()));
     }
 
     #[test]

@@ -36,6 +36,9 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = tunes::as_child() {
+        return code;
+    }
     match run(&Options::parse()) {
         Ok(agreement) if agreement >= WANTED => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,

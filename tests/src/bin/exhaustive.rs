@@ -9,7 +9,7 @@ use bitnet_codegen::{Features, KernelSpec, Problem};
 use bitnet_runtime::pool::Pool;
 use bitnet_runtime::profile::{Entry, MBucket, Machine, Phase, Profile, find_shipped};
 use bitnet_runtime::synth::Shape;
-use bitnet_tests::tunes::{self, Burning, SPIN};
+use bitnet_tests::tunes::{self, Burning};
 use bitnet_tests::workspace;
 use bitnet_tune::agreement::question;
 use bitnet_tune::deadline::Deadline;
@@ -54,8 +54,8 @@ struct Options {
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> ExitCode {
-    if std::env::args().skip(1).eq([SPIN.to_owned()]) {
-        tunes::spin();
+    if let Some(code) = tunes::as_child() {
+        return code;
     }
     match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,

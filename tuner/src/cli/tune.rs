@@ -104,6 +104,9 @@ pub fn out_path(asked: Option<&PathBuf>) -> Result<PathBuf> {
 const WHOLE: f64 = 0.2;
 const WHOLE_MOST: Duration = Duration::from_secs(20);
 
+/// Budgets below this are too short to build a large model's products several times over.
+const WHOLE_FROM: Duration = Duration::from_secs(20);
+
 /// The share of the budget that is used: putting everything together and writing it takes time as well.
 const USED: f64 = 0.98;
 
@@ -137,7 +140,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
         check_writable(&path)?;
     }
     terminal.note(&format!("measuring {}", host.machine.kind()));
-    let measured = host.measure(&counts(&task.threads, &host), MEASURING.min(budget / 5))?;
+    let measured = host.measure(&counts(&task.threads, &host), MEASURING.min(budget / 8))?;
     // What stands on thin evidence is searched again, and kept only if that finds nothing in time.
     let before = if options.resume {
         &old.entries[..]
@@ -147,7 +150,8 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     let (thin, done): (Vec<Entry>, Vec<Entry>) =
         before.iter().cloned().partition(|e| e.evidence.is_thin());
     // The whole token needs some of the time, too.
-    let for_whole = match options.check {
+    let is_small = model.is_some() && weights <= super::whole::LOADED_WEIGHTS;
+    let for_whole = match options.check || (budget < WHOLE_FROM && !is_small) {
         true => Duration::ZERO,
         false => budget.mul_f64(WHOLE).min(WHOLE_MOST),
     };

@@ -17,7 +17,7 @@ use std::sync::Arc;
 const ROUNDS: usize = 9;
 
 /// Models of more weights than this are not loaded three times over; their products alone are run.
-const LOADED_WEIGHTS: usize = 400_000_000;
+pub const LOADED_WEIGHTS: usize = 400_000_000;
 
 /// The tuned kernels against the untuned and the shipped ones, on whole tokens.
 pub struct WholeToken {
@@ -64,8 +64,12 @@ impl WholeToken {
                     "no time was left to compare whole tokens on {threads} threads: a larger --budget does"
                 )),
                 Ok((all, phases)) => {
+                    let of = match tokens.model {
+                        Some(_) => "",
+                        None => "products alone, ",
+                    };
                     for phase in &phases {
-                        terminal.note(&whole::line(phase));
+                        terminal.note(&format!("{of}{}", whole::line(phase)));
                     }
                     whole::apply(&mut profile, &phases, &all, |like, spec| {
                         made.entry_of(like, spec, measured)

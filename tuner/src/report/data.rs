@@ -176,6 +176,9 @@ fn recording(landscape: &Landscape) -> Recording {
     }
 }
 
+/// Tiles that a heat map shows.
+const TILES: usize = 36;
+
 /// A table of shares of the best: rows, columns, and by (row, column) what is known.
 pub struct Heat {
     /// Tiles.
@@ -187,14 +190,29 @@ pub struct Heat {
 }
 
 impl Recording {
-    /// The best of each tile under each family, layout and instruction set.
+    /// The best of each tile under each family, layout and instruction set; of the best [`TILES`] tiles.
     pub fn heat(&self) -> Heat {
-        let column = |s: &KernelSpec| format!("{} {} {}", s.variant, s.layout, s.isa);
         let row = |s: &KernelSpec| (s.mr, s.nr);
-        let all = || self.candidates.iter();
+        let mut by_tile: BTreeMap<(usize, usize), f64> = BTreeMap::new();
+        for c in &self.candidates {
+            let tile = by_tile.entry(row(&c.spec)).or_insert(f64::INFINITY);
+            *tile = tile.min(c.point.ns);
+        }
+        let mut tiles: Vec<_> = by_tile.into_iter().collect();
+        tiles.sort_by(|a, b| a.1.total_cmp(&b.1));
+        tiles.truncate(TILES);
+        let shown: BTreeSet<(usize, usize)> = tiles.into_iter().map(|(tile, _)| tile).collect();
+        let column = |s: &KernelSpec| format!("{} {} {}", s.variant, s.layout, s.isa);
+        let all = || {
+            self.candidates
+                .iter()
+                .filter(|c| shown.contains(&row(&c.spec)))
+        };
         let columns: BTreeSet<String> = all().map(|c| column(&c.spec)).collect();
-        let rows: BTreeSet<(usize, usize)> = all().map(|c| row(&c.spec)).collect();
-        let (columns, rows) = (Vec::from_iter(columns), Vec::from_iter(rows));
+        let (columns, rows) = (
+            Vec::from_iter(columns),
+            Vec::from_iter(shown.iter().copied()),
+        );
         let best = all().map(|c| c.point.ns).fold(f64::INFINITY, f64::min);
         let mut cells: BTreeMap<(usize, usize), f64> = BTreeMap::new();
         for c in all() {

@@ -145,7 +145,7 @@ fn figures(profile: &Profile, data: &Data) -> Result<Vec<Figure>, DrawError> {
     for recording in &data.recordings {
         add(
             &format!("Search: {}", recording.title),
-            "How near the best of all each tile comes with each family, layout and instruction set; other tunables as they suit it best.".into(),
+            "How near the best of all each tile comes with each family, layout and instruction set; other tunables as they suit it best; the 36 best tiles (tokens × rows).".into(),
             pictures::heat_map(recording)?,
         );
     }

@@ -2,6 +2,7 @@
 
 use super::chart::{self, Area, DrawError, INK, LINE, MANY, SERIES, TEXT, WIDTH, colour, ink};
 use super::data::{Curve, Data, Point, Recording};
+use crate::search::TIE;
 use bitnet_runtime::profile::{Phase, Profile};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -12,6 +13,9 @@ type Picture = Result<Option<String>, DrawError>;
 /// Bands of one phase and of one set of kernels, in pixels.
 const PHASE_HEIGHT: i32 = 34;
 const BAR_HEIGHT: i32 = 24;
+
+/// Medians nearer than this are a tie.
+const TIE_PERCENT: f64 = (TIE - 1.0) * 100.0;
 
 /// Phases, and sets of kernels, that are drawn.
 const MAX_PHASES: usize = 16;
@@ -228,25 +232,31 @@ pub fn noise(data: &Data) -> Picture {
     }
     spread.sort_by(f64::total_cmp);
     let (n, noise) = (spread.len() as f64, data.noise * 100.0);
-    let top = spread.iter().copied().fold(noise.max(2.0), f64::max) * 1.25;
+    let levels = [noise, TIE_PERCENT].into_iter().filter(|v| *v > 0.0);
+    // What is surer than a hundredth of a percent is sure.
+    let shown = spread.iter().map(|s| s.max(0.01));
+    let Some(range) = chart::span(shown.clone().chain(levels)) else {
+        return Ok(None);
+    };
     chart::svg(320, |area| {
         let names = ("winners, the surest first", "± % of the median");
-        let mut chart = chart::axes(area, (0.0..n + 1.0, 0.0..top), names)?;
+        let axes = (0.0..n + 1.0, range.clone().log_scale());
+        let mut chart = chart::axes(area, axes, names)?;
         for (level, colour, label) in [
-            (2.0, INK, "2 %: a tie"),
+            (TIE_PERCENT, INK, "2 %: a tie"),
             (noise, MANY, "one loop, over and over"),
         ] {
-            let line = [(0.0, level), (n + 1.0, level)];
-            chart
-                .draw_series(LineSeries::new(line, colour.stroke_width(1)))?
-                .label(label)
-                .legend(mark(colour));
+            if level > 0.0 {
+                let line = [(0.0, level), (n + 1.0, level)];
+                chart
+                    .draw_series(LineSeries::new(line, colour.stroke_width(1)))?
+                    .label(label)
+                    .legend(mark(colour));
+            }
         }
-        let points = spread.iter().enumerate();
+        let points = shown.enumerate().map(|(i, s)| (i as f64 + 1.0, s));
         chart
-            .draw_series(
-                points.map(|(i, &s)| Circle::new((i as f64 + 1.0, s), 4, colour(0).filled())),
-            )?
+            .draw_series(points.map(|p| Circle::new(p, 4, colour(0).filled())))?
             .label("winners")
             .legend(mark(colour(0)));
         chart::legend(&mut chart, SeriesLabelPosition::UpperLeft)

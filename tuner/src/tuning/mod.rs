@@ -123,6 +123,11 @@ impl Open {
         }
     }
 
+    /// Decoding and long prompts: the other ranges are answered by their neighbours, if need be.
+    fn comes_first(&self) -> bool {
+        self.bucket == 0 || self.bucket + 1 == M_BUCKETS.len()
+    }
+
     /// How much a nanosecond of the product matters: tokens share it, and a prompt has many tokens for each that
     /// is generated.
     fn importance(&self) -> f64 {
@@ -239,7 +244,11 @@ pub fn tune(
         jobs.push(lab.open(&space)?);
         let seeds = seeds(&space, &profiles, features);
         let search = Search::new(space, product, &seeds, &mut learner);
-        stakes.push(Stake::new(search, o.importance()));
+        let stake = Stake::new(search, o.importance());
+        stakes.push(match o.comes_first() {
+            true => stake.first(),
+            false => stake,
+        });
         longest = longest.max(start.elapsed() - began);
     }
     // What there was no time to open stays without an answer.
