@@ -10,6 +10,7 @@
 
 use bitnet_codegen::coded::{self, CodedKernel, FORMS, PLANE_MAX, Planes};
 use bitnet_codegen::isa::{Features, Isa};
+use bitnet_codegen::kernel::KernelSet;
 use bitnet_codegen::spec::KernelSpec;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -55,7 +56,7 @@ fn products(c: &mut Criterion) {
     let memory = huge_bytes(COLD_BYTES);
     for spec in specs() {
         let plan = coded::plan(&spec, K).unwrap_or_else(|e| panic!("{e}"));
-        let kernel = match CodedKernel::build(plan, Features::detect()) {
+        let kernel = match CodedKernel::build(plan, &KernelSet::new(Features::detect())) {
             Ok(kernel) => kernel,
             Err(why) => {
                 eprintln!("left out: {why}");

@@ -7,6 +7,10 @@
 use crate::isa::Arch;
 use crate::program::{Operand, Program};
 
+/// The name of this convention: code with another name is never called. It changes with [`Args`], with the order of
+/// operands, and with what stubs may touch.
+pub const ABI: &str = "bitnet-kernel-1";
+
 /// The argument of emitted code, passed by pointer.
 #[repr(C)]
 #[derive(Debug)]

@@ -15,6 +15,16 @@ macro_rules! features {
             /// Every feature, in order.
             pub const ALL: &'static [Feature] = &[$(Feature::$variant,)*];
 
+            /// The one called `name`.
+            pub fn by_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|f| f.name() == name)
+            }
+
+            /// The processor family that has it.
+            pub const fn arch(self) -> Arch {
+                match self { $(Feature::$variant => Arch::called($arch),)* }
+            }
+
             /// The name, as in `/proc/cpuinfo` or the vendor's manual.
             pub const fn name(self) -> &'static str {
                 match self { $(Feature::$variant => $name,)* }
@@ -103,9 +113,28 @@ impl Features {
         Features(self.0 & !(1 << feature as u32))
     }
 
+    /// This and `other`.
+    pub const fn and(self, other: Features) -> Self {
+        Features(self.0 | other.0)
+    }
+
+    /// What of the set is not in `other`.
+    pub const fn beyond(self, other: Features) -> Self {
+        Features(self.0 & !other.0)
+    }
+
     /// The features in order.
     pub fn iter(self) -> impl Iterator<Item = Feature> {
         Feature::ALL.iter().copied().filter(move |f| self.has(*f))
+    }
+}
+
+impl fmt::Display for Features {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, feature) in self.iter().enumerate() {
+            write!(f, "{}{}", if i == 0 { "" } else { ", " }, feature.name())?;
+        }
+        Ok(())
     }
 }
 
@@ -176,6 +205,29 @@ impl Arch {
     } else {
         Arch::Any
     };
+
+    /// The one called `name`; any, where it is no name of [`Self::EMITTED`].
+    const fn called(name: &str) -> Self {
+        match name.as_bytes() {
+            b"x86_64" => Arch::X86_64,
+            b"aarch64" => Arch::Aarch64,
+            b"riscv64" => Arch::Riscv64,
+            _ => Arch::Any,
+        }
+    }
+
+    /// Those that code is emitted for.
+    pub const EMITTED: [Arch; 3] = [Arch::X86_64, Arch::Aarch64, Arch::Riscv64];
+
+    /// The name, as in target triples.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Arch::Any => "any",
+            Arch::X86_64 => "x86_64",
+            Arch::Aarch64 => "aarch64",
+            Arch::Riscv64 => "riscv64",
+        }
+    }
 }
 
 impl Isa {
@@ -267,30 +319,37 @@ impl Isa {
         matches!(self, Isa::Avx512Vbmi)
     }
 
+    /// The features of `cpu` that code emitted for it needs. Where an instruction has two encodings, emitters take the
+    /// shorter one that the CPU has.
+    pub fn needs(self, cpu: Features) -> Features {
+        use Feature::*;
+        let dot: Features = match cpu.has(AvxVnni) {
+            true => [AvxVnni].into(),
+            false => [Avx512F, Avx512Vl, Avx512Vnni].into(),
+        };
+        let plain: Features = match self {
+            Isa::Interp => Features::NONE,
+            Isa::Ssse3 => [Ssse3, Sse41].into(),
+            Isa::Avx128 => [Ssse3, Sse41, Avx, Avx2].into(),
+            Isa::Vnni128 | Isa::Avx2 | Isa::AvxVnni => [Avx, Avx2].into(),
+            Isa::Avx512Bw => [Avx2, Avx512F, Avx512Bw].into(),
+            Isa::Avx512Vnni => [Avx2, Avx512F, Avx512Bw, Avx512Vnni].into(),
+            Isa::Avx512Vbmi => [Avx2, Avx512F, Avx512Bw, Avx512Vnni, Avx512Vbmi].into(),
+            Isa::Neon => [Neon].into(),
+            Isa::Sdot => [Neon, Dotprod].into(),
+            Isa::Usdot => [Neon, Dotprod, I8mm].into(),
+            Isa::Rvv => [V].into(),
+        };
+        match self {
+            Isa::Vnni128 | Isa::AvxVnni => plain.and(dot),
+            _ => plain,
+        }
+    }
+
     /// Whether `cpu` can run the code. `Vnni128` and `AvxVnni` have two encodings each, so this is
     /// no plain set of features.
     pub fn runs_on(self, cpu: Features) -> bool {
-        use Feature::*;
-        let all = |list: &[Feature]| list.iter().all(|f| cpu.has(*f));
-        match self {
-            Isa::Interp => true,
-            Isa::Ssse3 => all(&[Ssse3, Sse41]),
-            Isa::Avx128 => all(&[Ssse3, Sse41, Avx, Avx2]),
-            Isa::Vnni128 => {
-                all(&[Avx, Avx2]) && (cpu.has(AvxVnni) || all(&[Avx512F, Avx512Vl, Avx512Vnni]))
-            }
-            Isa::Avx2 => all(&[Avx, Avx2]),
-            Isa::AvxVnni => {
-                all(&[Avx, Avx2]) && (cpu.has(AvxVnni) || all(&[Avx512F, Avx512Vl, Avx512Vnni]))
-            }
-            Isa::Avx512Bw => all(&[Avx2, Avx512F, Avx512Bw]),
-            Isa::Avx512Vnni => all(&[Avx2, Avx512F, Avx512Bw, Avx512Vnni]),
-            Isa::Avx512Vbmi => all(&[Avx2, Avx512F, Avx512Bw, Avx512Vnni, Avx512Vbmi]),
-            Isa::Neon => cpu.has(Neon),
-            Isa::Sdot => all(&[Neon, Dotprod]),
-            Isa::Usdot => all(&[Neon, Dotprod, I8mm]),
-            Isa::Rvv => cpu.has(V),
-        }
+        cpu.contains(self.needs(cpu))
     }
 }
 
@@ -333,6 +392,22 @@ mod tests {
                 .to_string()
                 .contains("avx512vnni")
         );
+    }
+
+    /// What code needs is a set that suffices, and nothing in it can be spared.
+    #[test]
+    fn code_needs_what_runs_it_and_no_more() {
+        let all: Features = Feature::ALL.iter().copied().collect();
+        for cpu in [all, all.without(Feature::AvxVnni)] {
+            for &isa in Isa::ALL {
+                let needs = isa.needs(cpu);
+                assert!(isa.runs_on(needs) && isa.needs(needs) == needs, "{isa}");
+                for feature in needs.iter() {
+                    assert!(!isa.runs_on(needs.without(feature)), "{isa} {feature:?}");
+                    assert_eq!(feature.arch(), isa.arch(), "{isa} {feature:?}");
+                }
+            }
+        }
     }
 
     #[test]

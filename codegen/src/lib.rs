@@ -15,7 +15,8 @@
 //! ([`layout`]) knows neither. Every kernel's i32 sums equal [`oracle::matmul`] bit for bit.
 //! This crate reads no files, clocks, threads or environment: same spec, same bytes.
 //!
-//! Without the default feature `emit` there is no compiler in it: kernels are interpreted.
+//! Without the default feature `emit` there is no compiler in it: kernels are interpreted, or run code that was
+//! compiled before ([`kernel::Library`]).
 //!
 //! # Words
 //! | word | means |
@@ -46,6 +47,7 @@ pub mod coded;
 pub mod disassembly;
 pub mod isa;
 pub mod kernel;
+pub mod key;
 pub mod layout;
 pub mod noise;
 pub mod oracle;
@@ -59,7 +61,8 @@ pub mod variant;
 pub use abi::OutOrder;
 pub use acts::{Activations, ActsForm, GroupedActs};
 pub use isa::{Feature, Features, Isa};
-pub use kernel::{Kernel, KernelError, KernelSet, Scratch};
+pub use kernel::{Kernel, KernelError, KernelSet, Library, Scratch};
+pub use key::Key;
 pub use problem::Problem;
 pub use spec::{KernelSpec, Unsupported};
 pub use trit::{Scales, TernaryMatrix};

@@ -119,7 +119,7 @@ impl Engine {
         Ok(std::mem::replace(&mut self.sequence, sequence))
     }
 
-    /// The kernels in use: `(n, k, bucket)` to the spec and where the choice came from.
+    /// The kernels in use, by product and bucket.
     pub fn kernels(&self) -> &KernelsUsed {
         self.network().kernels()
     }

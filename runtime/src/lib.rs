@@ -82,6 +82,7 @@ pub mod logits;
 pub mod memory;
 pub mod network;
 pub mod new_file;
+pub mod pack;
 pub mod perplexity;
 pub mod pool;
 pub mod profile;

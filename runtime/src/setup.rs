@@ -5,11 +5,11 @@ use crate::engine::{Engine, EngineError, EngineOptions};
 use crate::format::Model;
 use crate::format::{self, LoadError, OpenOptions};
 use crate::network::head::HeadForm;
-use crate::network::kernels::Kernels;
+use crate::network::kernels::{Kernels, NoCode};
+use crate::pack::Pack;
 use crate::pool::{Pool, PoolError};
 use crate::profile::{self, Found, Machine};
 use crate::tokenizer::{Tokenizer, TokenizerError};
-use bitnet_codegen::kernel::MemoryError;
 use bitnet_codegen::{Features, KernelSpec};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,6 +28,8 @@ pub struct Setup {
     pub threads: Option<usize>,
     /// A profile, before all other places.
     pub profile: Option<PathBuf>,
+    /// Kernels that were compiled ahead, and the profile that chose them where no other is given.
+    pub pack: Option<Arc<Pack>>,
     /// One kernel for everything.
     pub kernel: Option<KernelSpec>,
     /// What kernels may use of the CPU; all that it announces, where absent. See [`crate::proven`].
@@ -62,8 +64,10 @@ pub struct Ready {
     pub engine: Engine,
     /// Where kernels were looked up.
     pub found: Found,
-    /// Why kernels are interpreted although code could be emitted, if so.
-    pub no_code: Option<MemoryError>,
+    /// Why kernels are interpreted although this CPU could run code, if any is.
+    pub no_code: Option<NoCode>,
+    /// Where kernels that were compiled ahead come from.
+    pub pack: Option<Arc<Pack>>,
     /// How long loading took.
     pub load: Duration,
 }
@@ -106,21 +110,29 @@ impl Setup {
         let threads = self.threads.unwrap_or_else(default_threads);
         let pool = Arc::new(Pool::new(threads)?);
         let cpu = self.features.unwrap_or_else(Features::detect);
-        let mut found = profile::find(self.profile.as_deref(), &Machine::probe(), cpu);
+        let here = Machine::probe();
+        let mut found = match (&self.profile, &self.pack) {
+            (None, Some(pack)) => profile::of_pack(&pack.file().profile, pack.path(), &here, cpu),
+            (asked, _) => profile::find(asked.as_deref(), &here, cpu),
+        };
         let mut kernels = match &self.kernel {
             Some(spec) => Kernels::forced(cpu, spec.clone()),
             None => Kernels::new(cpu, found.profile.clone()).on_threads(threads),
         }
         .with_head(self.head);
+        if let Some(pack) = &self.pack {
+            kernels = kernels.with_pack(pack);
+        }
         let engine = Engine::new(Arc::new(model), pool, &mut kernels, &self.engine)?;
         for note in kernels.notes() {
             let told = found.note.get_or_insert_default();
-            *told = [told.as_str(), note].join(if told.is_empty() { "" } else { "; " });
+            *told = [told.as_str(), &note].join(if told.is_empty() { "" } else { "; " });
         }
         Ok(Ready {
             engine,
             found,
             no_code: kernels.into_no_code(),
+            pack: self.pack.clone(),
             load: start.elapsed(),
         })
     }

@@ -3,6 +3,7 @@
 
 pub mod dialects;
 pub mod fuzz;
+pub mod mdwe;
 pub mod packages;
 pub mod source;
 pub mod tunes;

@@ -1,19 +1,10 @@
 #![cfg(target_os = "linux")]
-#![expect(
-    unsafe_code,
-    reason = "a child process gives up executable memory before it starts the binary"
-)]
 //! Where memory for code is refused, or address space is scarce: the same text, interpreted if need be, and one
 //! note that says so.
 
+use bitnet_tests::mdwe::without_executable_memory;
 use bitnet_tests::{assert_fails, command, stdout};
-use std::io;
-use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output, Stdio};
-
-/// `PR_SET_MDWE` (Linux 6.3) and its flag that refuses to make memory executable.
-const PR_SET_MDWE: libc::c_int = 65;
-const PR_MDWE_REFUSE_EXEC_GAIN: libc::c_ulong = 1;
 
 const GENERATE: &[&str] = &[
     "generate",
@@ -41,30 +32,6 @@ fn generate(extra: &[&str]) -> Command {
     command
 }
 
-/// Lets nothing in the child become executable that was writable; `None` where the system cannot.
-fn without_executable_memory(mut command: Command) -> Option<Output> {
-    let refuse = || {
-        let zero: libc::c_ulong = 0;
-        // SAFETY: a system call on this process's own attributes, between fork and exec; it touches no memory.
-        let failed =
-            unsafe { libc::prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, zero, zero, zero) };
-        match failed {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    };
-    // SAFETY: the closure makes one system call and allocates nothing.
-    unsafe { command.pre_exec(refuse) };
-    match command.stdin(Stdio::null()).output() {
-        Ok(output) => Some(output),
-        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
-            eprintln!("SKIPPED: this kernel has no PR_SET_MDWE (Linux 6.3)");
-            None
-        }
-        Err(e) => panic!("the binary starts: {e}"),
-    }
-}
-
 fn notes(output: &Output) -> Vec<String> {
     let text = String::from_utf8_lossy(&output.stderr);
     let about = text.lines().filter(|l| l.contains("interpreted"));
@@ -80,7 +47,9 @@ fn refused_executable_memory_costs_speed_alone() {
     assert_eq!(stdout(&output), want);
     let notes = notes(&output);
     assert_eq!(notes.len(), 1, "{notes:?}");
-    assert!(notes[0].contains("memory executable"), "{notes:?}");
+    for told in ["memory executable", "bitnet-tune compile", "--pack"] {
+        assert!(notes[0].contains(told), "{told:?} is not in {notes:?}");
+    }
     // An interpreted kernel asks for none, so nothing is refused.
     let interpreted = ["--kernel", "i2s-i2s-1x16c16-interp-f1"];
     let output = without_executable_memory(generate(&interpreted)).expect("as before");

@@ -26,7 +26,7 @@ fn run(model: Model) -> BTreeSet<Product> {
     let groups = |spec| Groups::of(spec).expect("a kernel's own name");
     assert!(
         used.clone()
-            .all(|((p, _), (spec, _))| p.groups == groups(spec))
+            .all(|((p, _), choice)| p.groups == groups(&choice.spec))
     );
     used.map(|((product, _), _)| *product).collect()
 }

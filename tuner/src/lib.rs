@@ -16,6 +16,7 @@ pub mod agreement;
 pub mod bound;
 pub mod campaign;
 pub mod cli;
+pub mod compile;
 pub mod deadline;
 pub mod described;
 pub mod estimate;

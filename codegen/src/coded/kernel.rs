@@ -1,8 +1,7 @@
 //! [`CodedKernel`]: one spec for tables with K columns, ready to run.
 
 use super::{CodedPlan, Packing, Planes};
-use crate::isa::Features;
-use crate::kernel::{KernelError, Stages};
+use crate::kernel::{CodeFrom, KernelError, KernelSet, Piece, Stages};
 use crate::spec::KernelSpec;
 
 /// An emitted coded product.
@@ -15,14 +14,14 @@ pub struct CodedKernel {
 }
 
 impl CodedKernel {
-    /// Proves and emits `plan` for `cpu`, which must be a subset of what this CPU has.
+    /// Proves `plan` and finds or emits its code as `set` does, which keeps nothing of it.
     ///
     /// # Errors
     /// [`KernelError`].
-    pub fn build(plan: CodedPlan, cpu: Features) -> Result<Self, KernelError> {
+    pub fn build(plan: CodedPlan, set: &KernelSet) -> Result<Self, KernelError> {
         let tokens = plan.main.iter().map(|(mr, _)| mr / 2).collect();
         let programs = plan.main.into_iter().map(|(_, p)| p).collect();
-        let stages = Stages::build(programs, plan.spec.isa, cpu)?;
+        let stages = Stages::build(programs, plan.spec.isa, set)?;
         Ok(Self {
             spec: plan.spec,
             packing: plan.packing,
@@ -44,6 +43,26 @@ impl CodedKernel {
     /// Bytes of machine code.
     pub fn code_bytes(&self) -> usize {
         self.stages.code_bytes()
+    }
+
+    /// Where the code comes from.
+    pub fn code_from(&self) -> CodeFrom {
+        self.stages.code_from()
+    }
+
+    /// Whether it can be called: it was not made for another machine.
+    pub fn is_callable(&self) -> bool {
+        self.stages.are_callable()
+    }
+
+    /// The code of every program.
+    pub fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
+        self.stages.pieces(self.spec.isa)
+    }
+
+    /// Tokens of the tiles there are, most first.
+    pub fn tile_sizes(&self) -> impl Iterator<Item = usize> {
+        self.tokens.iter().copied()
     }
 
     /// The most tokens of a tile that are not more than `left`; tiles of one always exist.

@@ -16,6 +16,7 @@
 #![doc = include_str!("NOTES.md")]
 
 mod kernel;
+pub mod oracle;
 mod packing;
 mod plan;
 mod planes;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::isa::{Features, Isa};
+use crate::kernel::KernelSet;
 use crate::spec::KernelSpec;
 
 /// A table as its meaning: codes, scales and minimums in rows.
@@ -53,42 +54,18 @@ impl Table {
         }
     }
 
-    /// The record of one row: for each block the sums of both planes (or one), and of minimums.
+    /// What one row gives.
     fn record(&self, row: usize, zero: i32, q: &[i16]) -> Vec<i64> {
         let (form, k) = (self.form, self.k);
         let kp = form.k_padded(k);
-        let codes = &self.codes[row * kp..][..kp];
-        let per_row = form.sub.map_or(0, |s| kp / s.cols);
-        let mut record = Vec::new();
-        for block in 0..form.blocks(k) {
-            let cols = block * form.block_cols(k)..(block + 1) * form.block_cols(k);
-            let (mut high, mut low, mut min) = (0i64, 0i64, 0i64);
-            for c in cols {
-                let q = q.get(c).copied().unwrap_or(0);
-                let l = i64::from(q as i8);
-                let h = (i64::from(q) - l) / 256;
-                let value = match form.values {
-                    Some(values) => i64::from(values[codes[c] as usize]) + 128 - i64::from(zero),
-                    None => i64::from(codes[c]) - i64::from(zero),
-                };
-                let sub = form.sum_cols(k);
-                let scale = form
-                    .sub
-                    .map_or(1, |_| i64::from(self.scales[row * per_row + c / sub]));
-                high += scale * value * h;
-                low += scale * value * l;
-                if form.has_mins() {
-                    min += i64::from(self.mins[row * per_row + c / sub]) * i64::from(q);
-                }
-            }
-            if form.is_joined(k) {
-                record.push(256 * high + low);
-            } else {
-                record.extend([high, low]);
-            }
-            record.extend(form.has_mins().then_some(min));
-        }
-        record
+        let subs = form.sub.map_or(0, |s| kp / s.cols);
+        let mins = if form.has_mins() { subs } else { 0 };
+        let row = oracle::Row {
+            codes: &self.codes[row * kp..][..kp],
+            scales: &self.scales[row * subs..][..subs],
+            mins: &self.mins[row * mins..][..mins],
+        };
+        oracle::record(form, k, row, zero, q)
     }
 
     fn pack(&self, packing: Packing) -> Vec<u8> {
@@ -128,23 +105,11 @@ fn check(kernel: &CodedKernel, tokens: usize, zero: i32, data: Data) {
     }
     let mut out = vec![i32::MIN; kernel.out_len(tokens)];
     kernel.run(&panel, &planes, &mut out);
-    let rows = form.record_rows(k, tokens);
-    let sums = if form.is_joined(k) { 1 } else { 2 };
     for row in 0..nr {
         for (t, q) in q.iter().enumerate() {
             let want = table.record(row, zero, q);
-            let each = want.len() / form.blocks(k);
-            let got: Vec<i64> = (0..want.len())
-                .map(|i| {
-                    let (block, i) = (i / each, i % each);
-                    let at = if i < sums {
-                        t * sums + i
-                    } else {
-                        tokens * sums + t
-                    };
-                    i64::from(out[(block * rows + at) * nr + row])
-                })
-                .collect();
+            let at = |i| oracle::place(packing, tokens, t, row, i);
+            let got: Vec<i64> = (0..want.len()).map(|i| i64::from(out[at(i)])).collect();
             assert_eq!(
                 got,
                 want,
@@ -211,7 +176,8 @@ fn interpreted_products_equal_plain_loops() {
                 let k = lengths(form)[1];
                 let mut plan = plan(&spec, k).expect("a plan");
                 plan.spec.isa = Isa::Interp;
-                let kernel = CodedKernel::build(plan, Features::NONE).expect("proven");
+                let kernel =
+                    CodedKernel::build(plan, &KernelSet::new(Features::NONE)).expect("proven");
                 for tokens in [1, kernel.tile(spec.mr / 2)] {
                     for zero in zeros(form) {
                         check(&kernel, tokens, zero, Data::Random);
@@ -234,7 +200,7 @@ fn emitted_products_equal_plain_loops() {
             for spec in specs(form, isa) {
                 for k in lengths(form) {
                     let plan = plan(&spec, k).expect("a plan");
-                    let kernel = match CodedKernel::build(plan, cpu) {
+                    let kernel = match CodedKernel::build(plan, &KernelSet::new(cpu)) {
                         Ok(kernel) => kernel,
                         Err(crate::KernelError::Unsupported(why)) => {
                             left_out.push(why.to_string());

@@ -85,6 +85,16 @@ impl Executable {
         })
     }
 
+    /// Code that is mapped already, `functions` lying in it.
+    ///
+    /// # Panics
+    /// When a function lies outside the mapping.
+    pub fn of(map: Mmap, functions: Vec<Range<usize>>) -> Self {
+        let inside = |f: &Range<usize>| f.start <= f.end && f.end <= map.len();
+        assert!(functions.iter().all(inside), "functions in the mapping");
+        Self { map, functions }
+    }
+
     /// The code of function `i`, in the order given.
     pub fn code(&self, i: usize) -> &[u8] {
         &self.map[self.functions[i].clone()]

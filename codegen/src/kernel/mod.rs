@@ -2,19 +2,23 @@
 //! [`Kernel`]: one spec for one K, ready to run, and the one checked call into its code.
 //!
 //! The call is sound because of three checked facts: the program was proven to stay inside its extents
-//! ([`Checked`]), the CPU has the instructions ([`Isa::runs_on`](crate::Isa::runs_on)), and the slices handed
-//! in are at least as long as the extents (asserted at the call). Calling needs no compiler: `build` alone
-//! knows the emitters, and an interpreted program is run by the function that `build` hands in.
+//! ([`Checked`]), the CPU has the instructions ([`Isa::runs_on`]), and the slices handed in are at least as long as
+//! the extents (asserted at the call). Calling needs no compiler: `build` alone knows the emitters, and an interpreted
+//! program is run by the function that `build` hands in. That code is what was made of the program is known of what
+//! was just emitted, and vouched for of a [`Library`].
 
 mod build;
+pub mod library;
 pub mod memory;
 
 pub use crate::aligned::AlignedBytes;
 pub use build::{KernelError, KernelSet};
+pub use library::Library;
 pub use memory::MemoryError;
 
 use crate::abi::{Args, EntryFn, Interpreter, Operands, OutOrder};
 use crate::acts::ActsForm;
+use crate::isa::Isa;
 use crate::layout::Panel;
 use crate::program::{Checked, Operand};
 use crate::spec::KernelSpec;
@@ -45,18 +49,53 @@ struct Stage {
 enum Entry {
     Emitted(Emitted),
     Interpreted(Interpreter),
+    /// Code that is not to be called.
+    Ahead(Vec<u8>),
+}
+
+/// Where the code of a kernel comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CodeFrom {
+    /// Compiled before, in a [`Library`].
+    Library,
+    /// Emitted by this process.
+    Emitter,
+    /// There is none: the program is interpreted.
+    Interpreter,
+}
+
+impl CodeFrom {
+    /// The name in reports; a library is a file that is called a pack.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Library => "pack",
+            Self::Emitter => "emitted",
+            Self::Interpreter => "interpreted",
+        }
+    }
+}
+
+/// The code of one program, to be written down.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece<'k> {
+    /// What it was made of.
+    pub program: &'k Checked,
+    /// The instruction set.
+    pub isa: Isa,
+    /// Code without relocations, entry at the first byte.
+    pub code: &'k [u8],
 }
 
 /// A function in executable memory that lives as long as this.
 struct Emitted {
     entry: EntryFn,
     prefetch: [*const u8; 4],
-    code_bytes: usize,
-    code_digest: u64,
-    _memory: Arc<Executable>,
+    function: usize,
+    from: CodeFrom,
+    memory: Arc<Executable>,
 }
 
-// SAFETY: executable memory is never written again, and `_memory` outlives the pointers into it.
+// SAFETY: executable memory is never written again, and `memory` outlives the pointers into it.
 unsafe impl Send for Emitted {}
 // SAFETY: as above; a call takes all mutable state by argument.
 unsafe impl Sync for Emitted {}
@@ -74,16 +113,16 @@ impl Emitted {
     /// # Safety
     /// The function was emitted from the very program of its [`Stage`] in the convention of [`crate::abi`], for
     /// an instruction set that this CPU runs, and the first four functions are stubs for this CPU.
-    unsafe fn new(memory: Arc<Executable>, main: usize) -> Self {
-        let code = memory.code(main);
+    unsafe fn new(memory: Arc<Executable>, function: usize, from: CodeFrom) -> Self {
+        let code = memory.code(function).as_ptr();
         // SAFETY: the start of a function of this convention, says the caller.
-        let entry = unsafe { std::mem::transmute::<*const u8, EntryFn>(code.as_ptr()) };
+        let entry = unsafe { std::mem::transmute::<*const u8, EntryFn>(code) };
         Self {
             entry,
             prefetch: std::array::from_fn(|i| memory.code(i).as_ptr()),
-            code_bytes: code.len(),
-            code_digest: digest(code),
-            _memory: memory,
+            function,
+            from,
+            memory,
         }
     }
 }
@@ -129,12 +168,26 @@ impl Kernel {
         self.stages().map(Stage::code_bytes).sum()
     }
 
+    /// Where the code comes from.
+    pub fn code_from(&self) -> CodeFrom {
+        self.main
+            .first()
+            .map_or(CodeFrom::Interpreter, |(_, s)| s.code_from())
+    }
+
+    /// Whether it can be called: it was not made for another machine.
+    pub fn is_callable(&self) -> bool {
+        !self.stages().any(|s| matches!(s.entry, Entry::Ahead(_)))
+    }
+
+    /// The code of every program, that which loads a panel first; none where the kernel is interpreted.
+    pub fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
+        self.stages().filter_map(|s| s.piece(self.spec.isa))
+    }
+
     /// A digest of the machine code: kernels of one spec and K with another digest were emitted by another build.
     pub fn code_digest(&self) -> u64 {
-        let digests = self.stages().map(|s| match &s.entry {
-            Entry::Emitted(code) => code.code_digest,
-            Entry::Interpreted(_) => 0,
-        });
+        let digests = self.stages().map(|s| s.code().map_or(0, digest));
         let bytes: Vec<u8> = digests.flat_map(u64::to_le_bytes).collect();
         digest(&bytes)
     }
@@ -302,6 +355,26 @@ impl Stages {
     pub(crate) fn code_bytes(&self) -> usize {
         self.stages.iter().map(Stage::code_bytes).sum()
     }
+
+    /// As [`Kernel::code_from`].
+    pub(crate) fn code_from(&self) -> CodeFrom {
+        self.stages
+            .first()
+            .map_or(CodeFrom::Interpreter, Stage::code_from)
+    }
+
+    /// As [`Kernel::is_callable`].
+    pub(crate) fn are_callable(&self) -> bool {
+        !self
+            .stages
+            .iter()
+            .any(|s| matches!(s.entry, Entry::Ahead(_)))
+    }
+
+    /// The code of every program for `isa`.
+    pub(crate) fn pieces(&self, isa: Isa) -> impl Iterator<Item = Piece<'_>> {
+        self.stages.iter().filter_map(move |s| s.piece(isa))
+    }
 }
 
 /// 64-bit FNV-1a: tells code from other code, not from forgeries.
@@ -335,11 +408,30 @@ impl Stage {
         }
     }
 
-    fn code_bytes(&self) -> usize {
+    /// The machine code, if there is any.
+    fn code(&self) -> Option<&[u8]> {
         match &self.entry {
-            Entry::Emitted(code) => code.code_bytes,
-            Entry::Interpreted(_) => 0,
+            Entry::Emitted(code) => Some(code.memory.code(code.function)),
+            Entry::Ahead(code) => Some(code),
+            Entry::Interpreted(_) => None,
         }
+    }
+
+    fn code_bytes(&self) -> usize {
+        self.code().map_or(0, <[u8]>::len)
+    }
+
+    fn code_from(&self) -> CodeFrom {
+        match &self.entry {
+            Entry::Emitted(code) => code.from,
+            Entry::Ahead(_) => CodeFrom::Emitter,
+            Entry::Interpreted(_) => CodeFrom::Interpreter,
+        }
+    }
+
+    fn piece(&self, isa: Isa) -> Option<Piece<'_>> {
+        let program = &self.program;
+        self.code().map(|code| Piece { program, isa, code })
     }
 
     fn call(&self, operands: &mut Operands<'_>) {
@@ -353,12 +445,13 @@ impl Stage {
         }
         match &self.entry {
             Entry::Interpreted(run) => run(&self.program, operands),
+            Entry::Ahead(_) => panic!("{} was compiled for another machine", self.program.name),
             Entry::Emitted(code) => {
                 let args = Args {
                     operands: operands.pointers(),
                     prefetch: code.prefetch,
                 };
-                // SAFETY: the code was emitted from this program for this CPU (`Emitted::new`). The program is
+                // SAFETY: the code was made of this program for this CPU (`Emitted::new`). The program is
                 // `Checked`, so it reads and writes only inside its extents and writes only writable operands;
                 // each slice is at least as long as its extent (asserted above), the writable ones are borrowed
                 // exclusively.

@@ -71,8 +71,8 @@ fn interpreted_i2s_equals_the_oracle() {
 /// The executable memory behind a kernel's first program.
 fn memory(kernel: &Kernel) -> Option<std::sync::Weak<Executable>> {
     match &kernel.main[0].1.entry {
-        Entry::Emitted(code) => Some(Arc::downgrade(&code._memory)),
-        Entry::Interpreted(_) => None,
+        Entry::Emitted(code) => Some(Arc::downgrade(&code.memory)),
+        Entry::Interpreted(_) | Entry::Ahead(_) => None,
     }
 }
 
@@ -124,4 +124,103 @@ fn a_spec_that_nothing_emits_says_so() {
     let refused = KernelSet::build(vec![plan(&spec, 64).unwrap()], cpu).map(drop);
     let text = refused.unwrap_err().to_string();
     assert!(text.contains("this CPU has no"), "{text}");
+}
+
+/// The kernels of a library are those that were emitted, and nothing else is in it.
+#[test]
+#[cfg(all(feature = "emit", unix))]
+#[expect(unsafe_code, reason = "a library made of code of this process")]
+fn a_library_gives_back_what_was_compiled_and_nothing_else() {
+    use crate::abi::{PREFETCH_LINES, prefetch_stub};
+    use crate::isa::Arch;
+    use crate::key::Key;
+    use library::{ALIGN, Function, LibraryError};
+
+    let cpu = Features::detect();
+    let isas = || {
+        Isa::ALL
+            .iter()
+            .filter(|i| **i != Isa::Interp && i.runs_on(cpu))
+    };
+    let Some(&isa) = isas().next_back() else {
+        eprintln!("SKIPPED: nothing is emitted for this CPU");
+        return;
+    };
+    let rows = isa.width().bytes() / 4;
+    let spec = |mr| KernelSpec::new("i2s", "i2s", mr, rows, 16, isa).with("f", 1);
+    let ahead = KernelSet::ahead(cpu).add(vec![plan(&spec(2), 64).unwrap()]);
+    let ahead = ahead.unwrap().remove(0);
+    assert!(!ahead.is_callable() && ahead.code_bytes() > 0);
+    let mut bytes: Vec<u8> = Vec::new();
+    let mut functions = Vec::new();
+    let mut put = |key, features, code: &[u8]| {
+        bytes.resize(bytes.len().next_multiple_of(ALIGN), 0);
+        functions.push(Function {
+            key,
+            features,
+            at: bytes.len()..bytes.len() + code.len(),
+        });
+        bytes.extend(code);
+    };
+    for lines in PREFETCH_LINES {
+        let key = Key::of_stub(Arch::HOST, lines);
+        put(key, Features::NONE, &prefetch_stub(Arch::HOST, lines));
+    }
+    for piece in ahead.pieces() {
+        put(
+            Key::of(piece.isa, piece.program),
+            isa.needs(cpu),
+            piece.code,
+        );
+    }
+    let library = |functions: Vec<Function>| {
+        let mut map = memmap2::MmapMut::map_anon(bytes.len()).expect("memory");
+        map.copy_from_slice(&bytes);
+        let map = map.make_exec().expect("executable memory");
+        // SAFETY: nobody writes to the mapping, and the code was emitted above for a part of this CPU.
+        unsafe { Library::new(map, functions) }
+    };
+    let whole = Arc::new(library(functions.clone()).expect("a library"));
+    let of = |spec: &KernelSpec, cpu| {
+        let mut set = KernelSet::of_library(cpu, Arc::clone(&whole));
+        set.add(vec![plan(spec, 64).unwrap()])
+            .map(|mut added| added.remove(0))
+    };
+    let kernel = of(&spec(2), cpu).expect("it was compiled");
+    let emitted = KernelSet::build(vec![plan(&spec(2), 64).unwrap()], cpu).unwrap();
+    assert_eq!(kernel.code_from(), CodeFrom::Library);
+    assert_eq!(kernel.code_digest(), emitted.kernels()[0].code_digest());
+    let w = TernaryMatrix::from_trits(rows, 64, &vec![1; rows * 64], 1.0).unwrap();
+    let acts = Activations::from_codes(3, 64, &[5; 3 * 64]);
+    assert_eq!(product(&kernel, &w, &acts), vec![5 * 64; 3 * rows]);
+    // Another tile is another program, and a lesser CPU has no such code.
+    for (spec, cpu) in [(spec(3), cpu), (spec(2).with("f", 0), cpu)] {
+        assert!(
+            matches!(of(&spec, cpu), Err(KernelError::NotCompiled(_))),
+            "{spec}"
+        );
+    }
+    let needs: Vec<_> = isa.needs(cpu).iter().collect();
+    for feature in needs {
+        assert!(of(&spec(2), cpu.without(feature)).is_err(), "{feature:?}");
+    }
+    let mut moved = functions.clone();
+    moved[5].at.start += 1;
+    let mut outside = functions.clone();
+    outside[5].at.end = bytes.len() + 1;
+    let mut overlapping = functions.clone();
+    overlapping[0].at.end = functions[1].at.start + 1;
+    let mut twice = functions.clone();
+    twice[5].key = twice[4].key;
+    for (bad, is) in [
+        (moved, "Place"),
+        (outside, "Place"),
+        (overlapping, "Twice"),
+        (twice, "Twice"),
+        (functions[1..].to_vec(), "Stub"),
+    ] {
+        let why = library(bad).expect_err("refused");
+        assert!(format!("{why:?}").starts_with(is), "{why:?}");
+        assert!(!matches!(why, LibraryError::Place { .. }) || !why.to_string().is_empty());
+    }
 }

@@ -53,6 +53,9 @@ pub struct RunArgs {
     /// Hardware profile, before $BITNET_PROFILE, the user's own and the shipped ones.
     #[arg(long, value_name = "PATH")]
     pub(crate) profile: Option<PathBuf>,
+    /// Kernels compiled ahead by `bitnet-tune compile`, used before any are emitted; it is code, and trusted like a program.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) pack: Option<PathBuf>,
     /// One kernel for everything, as `bitnet-tune list` names them.
     #[arg(long, value_name = "SPEC", value_parser = kernel_spec)]
     pub(crate) kernel: Option<KernelSpec>,

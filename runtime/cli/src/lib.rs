@@ -14,6 +14,7 @@ mod lines;
 mod load;
 mod logits;
 mod npy;
+mod pack;
 mod perplexity;
 pub mod signals;
 mod synth;

@@ -2,8 +2,8 @@
 //! and emit, and say on the way what the readers and the profile have to say.
 
 use crate::args::{ModelArgs, RunArgs};
-use crate::cpu;
 use crate::terminal::Terminal;
+use crate::{cpu, pack};
 use anyhow::Result;
 use bitnet_runtime::format::Model;
 use bitnet_runtime::setup::{Ready, Setup};
@@ -22,8 +22,11 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// When a file that the arguments name cannot be read.
     pub fn new(terminal: &'a Terminal, model: &ModelArgs, run: &RunArgs) -> Result<Self> {
+        let features = cpu::features(terminal);
+        let pack = run.pack.as_deref();
         let setup = Setup {
-            features: Some(cpu::features(terminal)),
+            features: Some(features),
+            pack: pack.and_then(|path| pack::open(terminal, path, features)),
             ..model.setup_to_run(run)?
         };
         Ok(Self { terminal, setup })

@@ -42,14 +42,24 @@ impl Terminal {
         let _ = writeln!(io::stderr(), "{}", message(text));
     }
 
-    /// What is to be said of the profile and of memory for code, if anything; once a run.
+    /// What is to be said of the profile and of code, if anything; once a run.
     pub fn tell(&self, ready: &Ready) {
         if let Some(note) = &ready.found.note {
             self.note(&format!("note: {note}"));
         }
         if let Some(why) = &ready.no_code {
+            let (which, how) = match ready.pack {
+                Some(_) => (
+                    "kernels that the pack has not got",
+                    "`bitnet-tune compile -o k.pack` with this model and profile compiles them ahead, for --pack k.pack",
+                ),
+                None => (
+                    "kernels",
+                    "`bitnet-tune compile -o k.pack` compiles them ahead, and --pack k.pack runs them here",
+                ),
+            };
             self.note(&format!(
-                "note: {why}; kernels are interpreted: the same answers, many times slower"
+                "note: {why}; {which} are interpreted: the same answers, many times slower; {how}"
             ));
         }
     }

@@ -1,22 +1,28 @@
 //! Which kernel serves a product: the one forced by name, else the profile's, else the nearest the profile
 //! knows, else an estimate, down to the interpreter. An answer always exists, and never depends on a clock.
 //!
-//! Kernels are emitted, and compared with the oracle, once for each spec and K. A profile may name another panel for
+//! Code comes from a pack, if there is one, else from an emitter, and each kernel is compared with the oracle once for
+//! each spec and K: what answers otherwise is dropped, and the next source asked. A profile may name another panel for
 //! every bucket of token counts; each panel is a copy of the weights, so no layer gets more than [`MAX_PACKINGS`].
 //!
-//! Where the system refuses memory for code, kernels are interpreted, and [`Kernels::into_no_code`] says why.
+//! Where the system refuses memory for code, or the build has no emitter, what no pack has is interpreted, and
+//! [`Kernels::into_no_code`] says why.
 
 use crate::graph::Product;
 use crate::network::KernelsUsed;
 use crate::network::estimates::grouped_estimates;
-use crate::network::exact;
 use crate::network::head::HeadForm;
 use crate::network::linear::{BUCKETS, ByBucket};
+use crate::network::source::Sources;
+use crate::pack::Pack;
 use crate::profile::{M_BUCKETS, Match, Profile};
-use bitnet_codegen::kernel::MemoryError;
-use bitnet_codegen::{Features, Groups, Isa, Kernel, KernelError, KernelSet, KernelSpec, plan};
+use bitnet_codegen::coded::{self, CodedKernel, Form};
+use bitnet_codegen::kernel::CodeFrom;
+use bitnet_codegen::{Features, Groups, Isa, Kernel, KernelError, KernelSet, KernelSpec};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+
+pub use crate::network::source::NoCode;
 
 /// Copies of a layer's weights, each packed for other kernels.
 pub const MAX_PACKINGS: usize = 2;
@@ -32,6 +38,29 @@ pub enum Origin {
     Nearest,
     /// Not measured.
     Estimate,
+}
+
+impl Origin {
+    /// The name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Forced => "forced",
+            Self::Profile => "profile",
+            Self::Nearest => "nearest",
+            Self::Estimate => "estimate",
+        }
+    }
+}
+
+/// The kernel of a product and a number of tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The kernel.
+    pub spec: KernelSpec,
+    /// Why this one.
+    pub origin: Origin,
+    /// Where its code comes from.
+    pub code: CodeFrom,
 }
 
 /// Why a kernel that was asked for cannot be had.
@@ -55,8 +84,7 @@ pub struct Kernels {
     threads: usize,
     forced: Option<KernelSpec>,
     head: Option<HeadForm>,
-    set: KernelSet,
-    no_code: Option<MemoryError>,
+    sources: Sources,
     /// `None` where a spec cannot be built.
     built: HashMap<(KernelSpec, usize), Option<Arc<Kernel>>>,
     notes: Vec<String>,
@@ -66,14 +94,22 @@ pub struct Kernels {
 impl Kernels {
     /// Chooses by `profile` (empty to estimate) for `cpu`, a subset of what this CPU has.
     pub fn new(cpu: Features, profile: Profile) -> Self {
+        Self::of(cpu, profile, KernelSet::new(cpu))
+    }
+
+    /// The same for a CPU that need not be this one: the kernels are there to be written down, and never run.
+    pub fn ahead(cpu: Features, profile: Profile) -> Self {
+        Self::of(cpu, profile, KernelSet::ahead(cpu))
+    }
+
+    fn of(cpu: Features, profile: Profile, source: KernelSet) -> Self {
         Self {
             cpu,
             profile,
             threads: 1,
             forced: None,
             head: None,
-            set: KernelSet::new(cpu),
-            no_code: None,
+            sources: Sources::new(source),
             built: HashMap::new(),
             notes: Vec::new(),
             used: BTreeMap::new(),
@@ -91,6 +127,12 @@ impl Kernels {
             forced: Some(spec),
             ..Self::new(cpu, Profile::default())
         }
+    }
+
+    /// Asks `pack` for code before anybody else.
+    pub fn with_pack(mut self, pack: &Pack) -> Self {
+        self.sources.ask_first(self.cpu, pack.library());
+        self
     }
 
     /// Uses `form` for the LM head; without, what suits its table.
@@ -159,7 +201,11 @@ impl Kernels {
                 (kernel, Origin::Nearest)
             };
             let product = Product { n, k, groups };
-            let choice = (kernel.spec().clone(), origin);
+            let choice = Choice {
+                spec: kernel.spec().clone(),
+                origin,
+                code: kernel.code_from(),
+            };
             self.used.insert((product, bucket), choice);
             chosen[bucket] = Some(kernel);
         }
@@ -200,7 +246,7 @@ impl Kernels {
             if let Some(Some(kernel)) = self.built.get(&(spec.clone(), k)) {
                 return Ok((Arc::clone(kernel), Origin::Forced));
             }
-            return match self.build(&spec, k) {
+            return match self.sources.kernel(&spec, k) {
                 Ok(kernel) => {
                     self.built.insert((spec, k), Some(Arc::clone(&kernel)));
                     Ok((kernel, Origin::Forced))
@@ -227,7 +273,7 @@ impl Kernels {
                 }
                 return Ok((kernel, origin));
             }
-            if self.no_code.is_none() {
+            if self.sources.no_code.is_none() {
                 self.note(format!(
                     "{spec} for K = {k} is not used, another kernel takes its place"
                 ));
@@ -245,9 +291,21 @@ impl Kernels {
         &self.used
     }
 
-    /// What is to be said aloud: kernels of the profile that are not used, or not what was measured; each once.
-    pub fn notes(&self) -> &[String] {
-        &self.notes
+    /// Every kernel that was built on the way to the choices, those that no layer has room for among them, by name and K.
+    pub fn built(&self) -> Vec<&Arc<Kernel>> {
+        let mut built: Vec<_> = self.built.values().flatten().collect();
+        built.sort_by_key(|kernel| (kernel.spec(), kernel.k()));
+        built
+    }
+
+    /// What is to be said aloud: kernels of the profile or the pack that are not used, or not what was measured, and
+    /// what the pack has not got; each once.
+    pub fn notes(&self) -> Vec<String> {
+        self.notes
+            .iter()
+            .cloned()
+            .chain(self.sources.notes())
+            .collect()
     }
 
     fn note(&mut self, note: String) {
@@ -256,9 +314,9 @@ impl Kernels {
         }
     }
 
-    /// Why kernels are interpreted although code could be emitted, if memory for code cannot be had.
-    pub fn into_no_code(self) -> Option<MemoryError> {
-        self.no_code
+    /// Why kernels are interpreted although this CPU could run code, if any is.
+    pub fn into_no_code(self) -> Option<NoCode> {
+        self.sources.no_code
     }
 
     fn get(&mut self, spec: &KernelSpec, k: usize) -> Option<Arc<Kernel>> {
@@ -266,32 +324,24 @@ impl Kernels {
         if let Some(known) = self.built.get(&key) {
             return known.clone();
         }
-        // Who was refused memory for code once does not ask for each kernel again.
-        let hopeless = self.no_code.is_some() && spec.isa != Isa::Interp;
-        let built = if hopeless {
-            None
-        } else {
-            match self.build(spec, k) {
-                Ok(kernel) => Some(kernel),
-                Err(KernelError::Memory(why)) => {
-                    self.no_code = Some(why);
-                    None
-                }
-                Err(_) => None,
-            }
-        };
+        let built = self.sources.kernel(spec, k);
+        let built = built.map_err(|why| self.sources.remember(why)).ok();
         self.built.insert(key, built.clone());
         built
     }
 
-    fn build(&mut self, spec: &KernelSpec, k: usize) -> Result<Arc<Kernel>, KernelError> {
-        let mut added = self.set.add(vec![plan(spec, k)?])?;
-        let kernel = added.remove(0);
-        if let Err(wrong) = exact::check(&kernel) {
-            self.note(wrong.to_string());
-            return Err(wrong.into());
-        }
-        Ok(kernel)
+    /// The product of tables of `form` with `k` columns: the default tile of the best instruction set that has one.
+    pub(crate) fn coded(&mut self, form: &'static Form, k: usize) -> Option<CodedKernel> {
+        let cpu = self.cpu;
+        let mut isas = Isa::ALL
+            .iter()
+            .rev()
+            .filter(|isa| **isa != Isa::Interp && isa.runs_on(cpu));
+        isas.find_map(|&isa| {
+            let plan = coded::plan(&coded::default_spec(form, isa), k).ok()?;
+            let built = self.sources.coded(plan);
+            built.map_err(|why| self.sources.remember(why)).ok()
+        })
     }
 }
 
@@ -355,8 +405,9 @@ mod tests {
         let (_, origin) = kernels.choose(64, 96, 1).expect("an answer");
         assert_eq!(origin, Origin::Estimate);
         kernels.choose(64, 96, 1).expect("an answer");
-        let [note] = kernels.notes() else {
-            panic!("said once: {:?}", kernels.notes());
+        let notes = kernels.notes();
+        let [note] = &notes[..] else {
+            panic!("said once: {notes:?}");
         };
         assert!(note.contains("i2s-i2s-1x7c16-interp"), "{note}");
     }

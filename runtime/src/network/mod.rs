@@ -11,6 +11,7 @@ pub mod kernels;
 pub mod linear;
 pub(crate) mod product;
 pub(crate) mod rope;
+mod source;
 
 pub use digest::ModelDigest;
 pub use product::{BuildError, Tap};
@@ -18,19 +19,18 @@ pub use product::{BuildError, Tap};
 use crate::format::Model;
 use crate::graph::{ModelConfig, Norm, Product, Projection};
 use crate::pool::Pool;
-use bitnet_codegen::KernelSpec;
 use block::Block;
 use float::FloatRows;
 use head::{Head, HeadError, HeadForm};
-use kernels::{Kernels, Origin};
+use kernels::{Choice, Kernels};
 use linear::Linear;
 use product::Projections;
 use rope::RopeTable;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-/// Kernels in use: product and bucket to the spec and where the choice came from.
-pub type KernelsUsed = BTreeMap<(Product, usize), (KernelSpec, Origin)>;
+/// Kernels in use, by product and bucket.
+pub type KernelsUsed = BTreeMap<(Product, usize), Choice>;
 
 /// Everything that is read, and never written, to turn tokens into logits.
 pub struct Network {
@@ -61,7 +61,7 @@ impl Network {
             .map(|matrix| Projections::head(pool, matrix, kernels, config))
             .transpose()?;
         let head = match (&ternary_head, kernels.head()) {
-            (None, form) => Some(Head::new(pool, kernels.cpu(), &model, form)?),
+            (None, form) => Some(Head::new(pool, kernels, &model, form)?),
             (Some(_), None | Some(HeadForm::Exact)) => None,
             (Some(_), Some(form)) => return Err(HeadError::Ternary { form }.into()),
         };

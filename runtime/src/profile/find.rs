@@ -40,6 +40,8 @@ pub enum Source {
     File(PathBuf),
     /// A shipped one, by name.
     Shipped(&'static str),
+    /// In a pack of kernels, which it goes with.
+    Pack(PathBuf),
     /// None: kernels are estimated.
     Estimate,
 }
@@ -49,6 +51,7 @@ impl std::fmt::Display for Source {
         match self {
             Source::File(path) => write!(f, "{}", path.display()),
             Source::Shipped(name) => write!(f, "shipped:{name}"),
+            Source::Pack(path) => write!(f, "pack:{}", path.display()),
             Source::Estimate => f.write_str("estimate"),
         }
     }
@@ -146,6 +149,21 @@ fn judge(profile: Profile, source: Source, here: &Machine, features: Features) -
         source,
         state: Some(state),
         note,
+    }
+}
+
+/// The profile in the pack at `path`: what chose its kernels chooses them again. Without entries kernels are estimated,
+/// as they were when it was written.
+pub fn of_pack(profile: &Profile, path: &Path, here: &Machine, features: Features) -> Found {
+    let source = Source::Pack(path.to_owned());
+    match profile.entries.is_empty() {
+        true => Found {
+            profile: profile.clone(),
+            source,
+            state: None,
+            note: None,
+        },
+        false => judge(profile.clone(), source, here, features),
     }
 }
 

@@ -8,7 +8,9 @@ mod machine;
 mod schema;
 mod state;
 
-pub use find::{Found, SHIPPED, ShippedProfile, Source, find, find_shipped, read, user_path};
+pub use find::{
+    Found, SHIPPED, ShippedProfile, Source, find, find_shipped, of_pack, read, user_path,
+};
 pub use machine::{Cache, Machine, cpu_name};
 pub use schema::{ProfileError, parse, render, save};
 pub use state::State;

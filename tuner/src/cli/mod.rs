@@ -2,6 +2,7 @@
 
 mod agreement;
 mod check;
+mod compile;
 mod demo;
 mod emit;
 mod estimate;
@@ -65,7 +66,12 @@ enum Command {
     /// Search the kernels for a model's shapes and write a profile.
     #[command(after_help = "Example: bitnet-tune tune --budget 20 -o profile.toml")]
     Tune(tune::Options),
-    /// What a profile holds.
+    /// Kernels ahead of time: a pack of code for `bitnet-run --pack`, where none may or can be emitted.
+    #[command(
+        after_help = "Example: bitnet-tune compile -o demo.pack && bitnet-run generate -p Once --pack demo.pack"
+    )]
+    Compile(compile::Options),
+    /// What a profile, or a pack of kernels, holds.
     #[command(
         after_help = "Example: bitnet-tune tune --budget 10 -o p.toml && bitnet-tune show p.toml --html p.html"
     )]
@@ -154,6 +160,7 @@ pub fn main() -> ExitCode {
         Command::Kernel(options) => kernel::run(&terminal, &options),
         Command::Emit(options) => emit::run(&terminal, &options),
         Command::Tune(options) => tune::run(&terminal, &options),
+        Command::Compile(options) => compile::run(&terminal, &options),
         Command::Show(options) => show::run(&terminal, &options),
         Command::Explain(options) => explain::run(&terminal, &options),
         Command::Check { file } => check::run(&terminal, &file),

@@ -1,10 +1,11 @@
-//! `bitnet-tune show`: what a profile holds, as a table or as a page of pictures.
+//! `bitnet-tune show`: what a profile holds, as a table or as a page of pictures; and what a pack of kernels holds.
 
 use super::explain::{Report, read, report};
 use crate::landscape::Landscape;
 use anyhow::{Context as _, Result};
 use bitnet_cli::terminal::Terminal;
 use bitnet_runtime::new_file::NewFile;
+use bitnet_runtime::pack::PackFile;
 use bitnet_runtime::profile::Profile;
 use bitnet_runtime::small_file;
 use clap::Args;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// What to show, and how.
 #[derive(Args)]
 pub struct Options {
-    /// The profile.
+    /// The profile or pack.
     file: PathBuf,
     /// Write one page with pictures here, which needs nothing but a browser.
     #[arg(long)]
@@ -40,6 +41,9 @@ const MAX_RECORDING: u64 = 64 << 20;
 /// # Errors
 /// When a file is not what it should be, or the page cannot be written.
 pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
+    if options.html.is_none() && PackFile::is_one(&options.file) {
+        return super::compile::show(terminal, &options.file);
+    }
     let profile = read(&options.file)?;
     if let Some(out) = &options.html {
         return page(terminal, &profile, &options.recording, out);

@@ -17,7 +17,7 @@ use bitnet_runtime::engine::{Engine, EngineError, EngineOptions};
 use bitnet_runtime::format::Model;
 use bitnet_runtime::graph::Product;
 use bitnet_runtime::network::KernelsUsed;
-use bitnet_runtime::network::kernels::Kernels;
+use bitnet_runtime::network::kernels::{Choice, Kernels};
 use bitnet_runtime::pool::Pool;
 use bitnet_runtime::profile::{Entry, M_BUCKETS, Phase, Profile};
 use std::collections::BTreeMap;
@@ -222,7 +222,7 @@ pub fn apply(
             }
             let same = |p: &Product, b: usize| (p.n, p.k, b) == (entry.n, entry.k, bucket);
             let mut theirs = winner.kernels().iter().filter(|((p, b), _)| same(p, *b));
-            if let Some((_, (spec, _))) = theirs.next()
+            if let Some((_, Choice { spec, .. })) = theirs.next()
                 && *spec != entry.spec
                 && let Some(mut better) = evidence(entry, spec)
             {
@@ -259,6 +259,7 @@ mod tests {
     use super::*;
     use crate::deadline::Hand;
     use bitnet_codegen::KernelSpec;
+    use bitnet_codegen::kernel::CodeFrom;
     use bitnet_runtime::network::kernels::Origin;
     use bitnet_runtime::profile::Evidence;
 
@@ -287,7 +288,12 @@ mod tests {
             k: 64,
             groups: None,
         };
-        let used = (0..M_BUCKETS.len()).map(|b| ((product, b), (spec(nr), Origin::Estimate)));
+        let choice = Choice {
+            spec: spec(nr),
+            origin: Origin::Estimate,
+            code: CodeFrom::Emitter,
+        };
+        let used = (0..M_BUCKETS.len()).map(|b| ((product, b), choice.clone()));
         Box::new(Script {
             speeds,
             used: used.collect(),

@@ -59,6 +59,9 @@ struct BenchRunArgs {
     /// Hardware profile, before $BITNET_PROFILE, the user's own and the shipped ones.
     #[arg(long, value_name = "PATH")]
     profile: Option<PathBuf>,
+    /// Kernels compiled ahead by `bitnet-tune compile`, used before any are emitted; it is code, and trusted like a program.
+    #[arg(long, value_name = "PATH")]
+    pack: Option<PathBuf>,
     /// One kernel for everything, as `bitnet-tune list` names them.
     #[arg(long, value_name = "SPEC", value_parser = kernel_spec)]
     kernel: Option<bitnet_codegen::KernelSpec>,
@@ -126,6 +129,7 @@ fn ready(
     let args = RunArgs {
         threads: Some(threads),
         profile: options.run.profile.clone(),
+        pack: options.run.pack.clone(),
         kernel: options.run.kernel.clone(),
         head: options.run.head,
         ctx: None,

@@ -1,5 +1,6 @@
 //! One row of `bench`: a test with one number of threads, and what follows from its times.
 
+use bitnet_codegen::kernel::CodeFrom;
 use bitnet_runtime::network::head::{Head, HeadForm};
 use bitnet_runtime::profile::{HostRecord, M_BUCKETS, MBucket, State};
 use bitnet_runtime::setup::Ready;
@@ -84,12 +85,18 @@ pub struct Row {
     pub load_s: f64,
     profile: ProfileUse,
     kernels: BTreeMap<String, String>,
+    /// Where the code of each of them comes from: `pack`, `emitted` or `interpreted`.
+    code: BTreeMap<String, &'static str>,
+    /// The file of kernels compiled ahead, if one is used.
+    pack: Option<String>,
     /// How the head is stored: a float type, or `ternary`, multiplied like a projection.
     head: String,
     /// How it finds the likeliest tokens: `native` and the like, or `exact`.
     head_form: &'static str,
     /// The kernel of that, where the form is not exact.
     head_kernel: Option<String>,
+    /// Where its code comes from.
+    head_code: Option<&'static str>,
     pub model: String,
     pub host: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -119,11 +126,14 @@ impl Row {
                 state: ready.found.state.map(State::name),
             },
             kernels: BTreeMap::new(),
+            code: BTreeMap::new(),
+            pack: ready.pack.as_ref().map(|p| p.path().display().to_string()),
             head: head
                 .map_or("ternary", |head| head.dtype().name())
                 .to_owned(),
             head_form: head.map_or(HeadForm::Exact, Head::form).name(),
             head_kernel: head.and_then(Head::kernel).map(ToString::to_string),
+            head_code: head.and_then(Head::code_from).map(CodeFrom::name),
             model: test.model,
             host: bitnet_runtime::profile::cpu_name(),
             compared: None,
@@ -170,15 +180,11 @@ impl Row {
 
     fn with_kernels(mut self, ready: &Ready, bucket: usize) -> Self {
         let kernels = ready.engine.kernels().iter();
-        self.kernels = kernels
-            .filter(|((_, b), _)| *b == bucket)
-            .map(|((p, b), (spec, _))| {
-                (
-                    format!("{}x{}x{}", p.n, p.k, M_BUCKETS[*b]),
-                    spec.to_string(),
-                )
-            })
-            .collect();
+        for ((p, b), choice) in kernels.filter(|((_, b), _)| *b == bucket) {
+            let product = format!("{}x{}x{}", p.n, p.k, M_BUCKETS[*b]);
+            self.code.insert(product.clone(), choice.code.name());
+            self.kernels.insert(product, choice.spec.to_string());
+        }
         self
     }
 }

@@ -23,12 +23,14 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use super::kernels::Kernels;
 use crate::format::float::FloatType;
 use crate::format::{FloatTensor, Model};
 use crate::logits::{Candidate, Top};
 use crate::pool::Pool;
-use bitnet_codegen::coded::Form;
-use bitnet_codegen::{Features, KernelSpec};
+use bitnet_codegen::KernelSpec;
+use bitnet_codegen::coded::{CodedKernel, Form};
+use bitnet_codegen::kernel::CodeFrom;
 use exact::Exact;
 pub(super) use exact::{CHUNK_BYTES, ROWS, TOKENS, logits_of};
 use half::f16;
@@ -208,7 +210,7 @@ impl Head {
     /// [`HeadError`], only when a form was asked for.
     pub fn new(
         pool: &Pool,
-        cpu: Features,
+        kernels: &mut Kernels,
         model: &Arc<Model>,
         form: Option<HeadForm>,
     ) -> Result<Self, HeadError> {
@@ -220,7 +222,7 @@ impl Head {
                 let dtype = source.dtype.name();
                 return Err(HeadError::NoCodes { dtype });
             }
-            screened => Coded::new(pool, cpu, source, screened),
+            screened => Coded::new(pool, kernels, source, screened),
         };
         if coded.is_none() && form.is_some_and(|f| f != HeadForm::Exact) {
             return Err(HeadError::NoKernel {
@@ -242,6 +244,22 @@ impl Head {
     /// The kernel, where the form is not exact.
     pub fn kernel(&self) -> Option<&KernelSpec> {
         self.coded.as_ref().map(|(_, coded)| coded.spec())
+    }
+
+    /// Where the code of that kernel comes from.
+    pub fn code_from(&self) -> Option<CodeFrom> {
+        self.coded.as_ref().map(|(_, coded)| coded.code_from())
+    }
+
+    /// The kernel that a head of `table` would run in `form`, or in the form that suits it; none where it is exact or
+    /// there is none.
+    pub fn kernel_for(
+        kernels: &mut Kernels,
+        table: &FloatTensor<'_>,
+        form: Option<HeadForm>,
+    ) -> Option<CodedKernel> {
+        let form = form.unwrap_or(HeadForm::suiting(table));
+        table::kernel(kernels, table, form)
     }
 
     /// Bytes read for each token whose likeliest successors are asked for, without rows that are computed again.

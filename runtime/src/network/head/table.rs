@@ -9,9 +9,11 @@ use super::loops::{self, Record, STRIP, finish};
 use super::{CodedRow, HeadForm, copies};
 use crate::format::FloatTensor;
 use crate::memory::HugeBytes;
+use crate::network::kernels::Kernels;
 use crate::pool::{Chunks, Pool};
-use bitnet_codegen::coded::{self, CodedKernel, Form, Planes};
-use bitnet_codegen::{Features, Isa, KernelSpec};
+use bitnet_codegen::KernelSpec;
+use bitnet_codegen::coded::{CodedKernel, Form, Planes};
+use bitnet_codegen::kernel::CodeFrom;
 use std::sync::Mutex;
 
 /// Bytes of the table that one claim covers.
@@ -122,27 +124,25 @@ pub(super) struct Work {
     outs: Vec<Mutex<Vec<i32>>>,
 }
 
-/// The kernel of `form` for K = `k`: the default tile of the best instruction set that has one.
-fn kernel(form: &'static Form, k: usize, cpu: Features) -> Option<CodedKernel> {
-    let isas = Isa::ALL.iter().rev();
-    isas.copied()
-        .filter(|isa| *isa != Isa::Interp && isa.runs_on(cpu))
-        .find_map(|isa| {
-            let plan = coded::plan(&coded::default_spec(form, isa), k).ok()?;
-            CodedKernel::build(plan, cpu).ok()
-        })
+/// The kernel of `table` in `form`; `None` where the form has no codes for it, or this CPU no kernel.
+pub(super) fn kernel(
+    kernels: &mut Kernels,
+    table: &FloatTensor<'_>,
+    form: HeadForm,
+) -> Option<CodedKernel> {
+    kernels.coded(Coder::new(form, table)?.form(), table.cols)
 }
 
 impl Coded {
     /// Packs `source`; `None` where the form has no codes for it, or this CPU no kernel.
     pub fn new(
         pool: &Pool,
-        cpu: Features,
+        kernels: &mut Kernels,
         source: FloatTensor<'_>,
         form: HeadForm,
     ) -> Option<Self> {
         let coder = Coder::new(form, &source)?;
-        let kernel = kernel(coder.form(), source.cols, cpu)?;
+        let kernel = kernel(kernels, &source, form)?;
         let packing = kernel.packing();
         let (nr, k) = (packing.nr, source.cols);
         assert!(nr.is_multiple_of(STRIP), "panels of {nr} rows");
@@ -224,6 +224,11 @@ impl Coded {
     /// The kernel.
     pub fn spec(&self) -> &KernelSpec {
         self.kernel.spec()
+    }
+
+    /// Where its code comes from.
+    pub fn code_from(&self) -> CodeFrom {
+        self.kernel.code_from()
     }
 
     /// Bytes read for each token.

@@ -5,6 +5,8 @@ use super::exact::tests::stored;
 use super::*;
 
 use crate::lanes::tests::noise;
+use crate::profile::Profile;
+use bitnet_codegen::Features;
 use proptest::prelude::*;
 
 /// Every form that has codes for `dtype`.
@@ -27,7 +29,8 @@ struct Screened {
 impl Screened {
     fn new(table: FloatTensor<'_>, form: HeadForm, threads: usize) -> Option<Self> {
         let pool = Pool::new(threads).expect("threads");
-        let coded = Coded::new(&pool, Features::detect(), table, form)?;
+        let mut kernels = Kernels::new(Features::detect(), Profile::default());
+        let coded = Coded::new(&pool, &mut kernels, table, form)?;
         let work = screen::Work::new(coded.work(&pool));
         Some(Self {
             exact: Exact::of_table(&table),
