@@ -5,7 +5,8 @@ use bitnet_codegen::{Feature, Features, Isa};
 use bitnet_runtime::decoder::Decoder as _;
 use bitnet_runtime::profile::{self, GENERATOR, HostRecord, Machine, Profile, SHIPPED, State};
 use bitnet_runtime::setup::Setup;
-use bitnet_tests::{run, stdout, workspace};
+use bitnet_tests::{assert_fails, run, stdout, workspace};
+use bitnet_tune::described::Described;
 use std::fs;
 use std::path::Path;
 
@@ -124,6 +125,58 @@ fn every_kernel_of_every_profile_is_exact() {
         let exact = |r: &&serde_json::Value| r["exact"] == true;
         assert!(rows.iter().all(|r| exact(&r)), "{name}: {told}");
     }
+}
+
+/// Each description is one, and what is shipped of it is what it describes.
+#[test]
+fn every_described_machine_has_its_estimate() {
+    let folder = workspace().join("profiles/machines");
+    let files = fs::read_dir(&folder).expect("the folder").flatten();
+    let estimates: Vec<(String, Profile)> = shipped_files()
+        .into_iter()
+        .filter(|(_, p)| p.is_estimate)
+        .collect();
+    let mut described = 0;
+    for file in files {
+        let name = file
+            .file_name()
+            .to_string_lossy()
+            .replace(".toml", "-estimate.toml");
+        let text = fs::read_to_string(file.path()).expect("read");
+        let machine = Described::parse(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let (_, p) = estimates.iter().find(|(n, _)| *n == name).expect(&name);
+        assert_eq!(p.host, machine.record(), "{name}");
+        assert_eq!(p.costs, machine.named_costs(), "{name}");
+        described += 1;
+    }
+    assert_eq!(described, estimates.len());
+}
+
+#[test]
+fn a_machine_that_is_not_here_is_estimated_and_a_bad_description_named() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let out = dir.path().join("p.toml");
+    let out = out.to_str().expect("UTF-8");
+    let board = workspace().join("profiles/machines/cortex-a76-board.toml");
+    let of = |machine: &Path| {
+        let machine = machine.to_str().expect("UTF-8").to_owned();
+        let args = ["tune", "--for", &machine, "--m", "1", "-t", "4", "-o", out];
+        run("bitnet-tune", &args)
+    };
+    assert!(stdout(&of(&board)).contains("nothing was measured"));
+    let p = profile::read(Path::new(out)).expect("a profile");
+    assert!(p.is_estimate && !p.entries.is_empty());
+    for e in &p.entries {
+        assert!([Isa::Neon, Isa::Sdot].contains(&e.spec.isa), "{}", e.spec);
+        assert_eq!((e.bucket.first, e.evidence.threads), (1, 4));
+    }
+    let text = fs::read_to_string(&board).expect("read");
+    let bad = dir.path().join("bad.toml");
+    fs::write(&bad, text.replace("ghz = 2.4", "ghz = 0")).expect("written");
+    assert_fails(&of(&bad), 1, &["bad.toml", "ghz", "expected"]);
+    assert_fails(&of(Path::new("/dev/zero")), 1, &["/dev/zero", "bytes"]);
+    let nowhere = ["tune", "--for", bad.to_str().expect("UTF-8")];
+    assert_eq!(run("bitnet-tune", &nowhere).status.code(), Some(2));
 }
 
 #[test]

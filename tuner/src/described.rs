@@ -58,8 +58,13 @@ struct File {
     cycles: BTreeMap<String, BTreeMap<String, f64>>,
 }
 
-/// A machine has fewer threads.
+/// A machine has fewer threads, and nobody asks for more numbers of them.
 const MAX_THREADS: usize = 4096;
+const MAX_COUNTS: usize = 16;
+
+/// Figures of any machine lie between these, whatever their unit.
+const LEAST: f64 = 1e-3;
+const MOST: f64 = 1e6;
 
 fn bad(field: impl Into<String>, why: impl Into<String>) -> DescribedError {
     DescribedError::Field {
@@ -68,13 +73,19 @@ fn bad(field: impl Into<String>, why: impl Into<String>) -> DescribedError {
     }
 }
 
-/// A number above 0.
+/// A figure that a machine can have.
 fn positive(field: &str, v: f64) -> Result<f64, DescribedError> {
-    match v.is_finite() && v > 0.0 {
+    match (LEAST..=MOST).contains(&v) {
         true => Ok(v),
-        false => Err(bad(field, format!("{v}, expected a number above 0"))),
+        false => {
+            let why = format!("{v}, expected a number from {LEAST} to {MOST}");
+            Err(bad(field, why))
+        }
     }
 }
+
+/// What may cost nothing where other work hides it.
+const HIDDEN: [&str; 2] = ["index", "turn"];
 
 impl Described {
     /// Reads a description.
@@ -95,8 +106,9 @@ impl Described {
         let mut threads = file.threads;
         threads.sort_unstable();
         threads.dedup();
-        if threads.is_empty() || threads[0] == 0 || threads.iter().any(|&t| t > MAX_THREADS) {
-            let why = format!("{threads:?}, expected numbers from 1 to {MAX_THREADS}");
+        let sound = |&t: &usize| (1..=MAX_THREADS).contains(&t);
+        if !(1..=MAX_COUNTS).contains(&threads.len()) || !threads.iter().all(sound) {
+            let why = format!("expected 1 to {MAX_COUNTS} numbers from 1 to {MAX_THREADS}");
             return Err(bad("threads", why));
         }
         let Some(&l1_bytes) = file.caches_bytes.first().filter(|&&bytes| bytes > 0) else {
@@ -224,8 +236,8 @@ fn rates(
         for (value, rate) in values.iter_mut().zip(Rates::NAMES) {
             let field = format!("cycles.{name}.{rate}");
             match given.get(rate) {
-                Some(&c) if c.is_finite() && c >= 0.0 => *value = c / ghz,
-                Some(c) => return Err(bad(field, format!("{c} is no number of cycles"))),
+                Some(&c) if c == 0.0 && HIDDEN.contains(&rate) => *value = 0.0,
+                Some(&c) => *value = positive(&field, c)? / ghz,
                 None if rate == "dot" && !runs.iter().any(|i| i.has_dot()) => {}
                 None => return Err(bad(field, "it is missing")),
             }
@@ -289,6 +301,8 @@ turn = 1.0
         for (from, to, want) in [
             ("ghz = 2.0", "ghz = -1.0", "ghz"),
             ("ghz = 2.0", "ghz = nan", "ghz"),
+            ("ghz = 2.0", "ghz = 1e-300", "ghz"),
+            ("store = 1.0", "store = 0.0", "cycles.w16.store"),
             ("[4, 1]", "[]", "threads"),
             ("[4, 1]", "[0]", "threads"),
             ("[32768, 262144]", "[]", "caches_bytes"),

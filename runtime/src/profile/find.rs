@@ -192,7 +192,7 @@ impl Fit {
                 State::Foreign => 0,
             },
             is_measured: !p.is_estimate,
-            same_vendor: p.host.machine.vendor == here.vendor,
+            same_vendor: !here.vendor.is_empty() && p.host.machine.vendor == here.vendor,
             features_in_common: p.host.features.iter().filter(is_here).count(),
         }
     }
@@ -200,11 +200,12 @@ impl Fit {
     /// Why it was taken, of `of` whose kernels run here.
     fn reason(self, p: &Profile, of: usize) -> String {
         let maker = match self.same_vendor {
-            true => "of the same maker",
-            false => "of another maker",
+            true => "of the same maker, ",
+            false if p.host.machine.vendor.is_empty() => "",
+            false => "of another maker, ",
         };
         format!(
-            "the nearest of {of} whose kernels run here: {maker}, {} of its {} features",
+            "the nearest of {of} whose kernels run here: {maker}{} of its {} features",
             self.features_in_common,
             p.host.features.len()
         )
