@@ -26,6 +26,7 @@ macro_rules! shipped {
 
 /// Every shipped profile, those that were measured first.
 pub const SHIPPED: &[ShippedProfile] = shipped! {
+    "amd-zen4-avx512.toml"
     "amd-zen5-avx512.toml"
     "apple-a16-phone-estimate.toml"
     "avx-vnni-laptop-estimate.toml"
