@@ -100,6 +100,40 @@ impl GroupedActs {
         self.scales.resize(m * self.groups(), 0.0);
     }
 
+    /// Takes bytes and scales as they are (tests, benchmarks): `q` is `[m, planes, k]`, `scales` is `[m, groups]`.
+    ///
+    /// # Panics
+    /// When they are not as many.
+    pub fn from_codes(
+        (m, k): (usize, usize),
+        (group_k, planes): (usize, usize),
+        q: &[i8],
+        scales: &[f32],
+    ) -> Self {
+        assert_eq!(q.len(), m * planes * k, "bytes of {m} tokens of {k}");
+        let mut this = Self::default();
+        this.reshape(m, k, group_k, planes);
+        for (to, from) in this
+            .q
+            .chunks_exact_mut(this.k_padded)
+            .zip(q.chunks_exact(k))
+        {
+            to[..k].copy_from_slice(from);
+            to[k..].fill(0);
+        }
+        let groups = this.groups();
+        let all = (0..m * groups).map(|i| this.sum(i / groups, i % groups));
+        this.sums = all.collect();
+        this.scales.copy_from_slice(scales);
+        this
+    }
+
+    /// `Σ code` of group `g` of token `t`.
+    fn sum(&self, t: usize, g: usize) -> i32 {
+        let columns = g * self.group_k..((g + 1) * self.group_k).min(self.k);
+        columns.map(|c| self.code(t, c)).sum()
+    }
+
     /// Groups of a token.
     pub fn groups(&self) -> usize {
         self.k.div_ceil(self.group_k)

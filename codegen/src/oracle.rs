@@ -51,24 +51,37 @@ pub fn output(w: &TernaryMatrix, row: usize, x: &[i8], y: &mut [i32]) {
 /// # Panics
 /// When `x` has another K, or its groups are not within those of `w`.
 pub fn matmul_grouped(w: &TernaryMatrix, x: &GroupedActs) -> Vec<f32> {
-    let (n, k) = (w.n(), w.k());
-    assert_eq!(x.k, k, "K of weights and activations");
+    let n = w.n();
     let mut y = vec![0f32; x.m * n];
-    let mut codes = vec![0u8; k];
+    let mut row = vec![0f32; x.m];
     for r in 0..n {
-        w.unpack_row(r, &mut codes);
-        for t in 0..x.m {
-            let y = &mut y[t * n + r];
-            for g in 0..x.groups() {
-                let from = g * x.group_k;
-                let to = (from + x.group_k).min(k);
-                let acc: i32 = (from..to)
-                    .map(|c| (codes[c] as i32 - 1) * x.code(t, c))
-                    .sum();
-                let scale = w.scale_at(r, from, x.group_k) * x.scales[t * x.groups() + g];
-                *y += acc as f32 * scale;
-            }
+        output_grouped(w, r, x, &mut row);
+        for (token, &value) in row.iter().enumerate() {
+            y[token * n + r] = value;
         }
     }
     y
+}
+
+/// One output feature of [`matmul_grouped`] for every token.
+///
+/// # Panics
+/// As [`matmul_grouped`], or when `y` is not one value for each token.
+pub fn output_grouped(w: &TernaryMatrix, row: usize, x: &GroupedActs, y: &mut [f32]) {
+    let k = w.k();
+    assert_eq!((x.k, x.m), (k, y.len()), "K and tokens");
+    let mut codes = vec![0u8; k];
+    w.unpack_row(row, &mut codes);
+    for (t, y) in y.iter_mut().enumerate() {
+        *y = 0.0;
+        for g in 0..x.groups() {
+            let from = g * x.group_k;
+            let to = (from + x.group_k).min(k);
+            let acc: i32 = (from..to)
+                .map(|c| (codes[c] as i32 - 1) * x.code(t, c))
+                .sum();
+            let scale = w.scale_at(row, from, x.group_k) * x.scales[t * x.groups() + g];
+            *y += acc as f32 * scale;
+        }
+    }
 }

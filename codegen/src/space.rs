@@ -28,13 +28,13 @@ pub struct Space {
     pub absent: Vec<Unsupported>,
 }
 
-/// Everything that the families offer for `problem` on the instruction sets that `wanted` keeps.
-/// Each candidate is planned, not emitted: a backend may still refuse it.
-pub fn candidates(problem: Problem, wanted: impl Fn(Isa) -> bool) -> Space {
+/// Everything that the families offer for `problem`, with `groups` of columns that have scales or without, on the
+/// instruction sets that `wanted` keeps. Each candidate is planned, not emitted: a backend may still refuse it.
+pub fn candidates(problem: Problem, groups: Option<Groups>, wanted: impl Fn(Isa) -> bool) -> Space {
     let mut space = Space::default();
     for &family in VARIANTS {
         for isa in Isa::ALL.iter().copied().filter(|&i| wanted(i)) {
-            match specs(family, isa, problem.m) {
+            match of_product(family, isa, problem.m, groups) {
                 Ok(specs) => space.candidates.extend(specs.into_iter().map(|spec| {
                     let refused = variant::plan(&spec, problem.k).err();
                     Candidate { spec, refused }
@@ -87,6 +87,22 @@ pub fn grouped_specs(
     let axes = family.grouped_axes(isa, m, groups.planes)?;
     let specs = combinations(family, isa, &axes).into_iter();
     Ok(specs.map(|spec| groups.name(spec)).collect())
+}
+
+/// [`grouped_specs`] where a product has groups, else [`specs`].
+///
+/// # Errors
+/// As these.
+pub fn of_product(
+    family: &dyn Variant,
+    isa: Isa,
+    m: usize,
+    groups: Option<Groups>,
+) -> Result<Vec<KernelSpec>, Unsupported> {
+    match groups {
+        None => specs(family, isa, m),
+        Some(groups) => grouped_specs(family, isa, m, groups),
+    }
 }
 
 /// The spec with the axis set to `value`.

@@ -102,7 +102,8 @@ fn estimates_are_no_worse_than_no_profile() {
             .filter_map(|c| landscape.median_ns(&c.spec))
             .fold(f64::INFINITY, f64::min);
         let guess = estimate::best(&space, avx2).expect("a guess");
-        let untuned = estimates(avx2, problem.n, problem.m).find(|s| ns(s).is_some());
+        let untuned =
+            estimates(avx2, landscape.case.product(), problem.m).find(|s| ns(s).is_some());
         let untuned = untuned.expect("an estimate that was recorded");
         let share = |spec: &KernelSpec| best / ns(spec).expect("recorded");
         println!(

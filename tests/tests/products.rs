@@ -9,9 +9,10 @@ use bitnet_runtime::graph::{Product, Weight};
 use bitnet_runtime::network::kernels::Kernels;
 use bitnet_runtime::pool::Pool;
 use bitnet_runtime::profile::Profile;
-use bitnet_runtime::synth::{self, Shape, TableOptions};
-use bitnet_tests::{assert_fails, data, workspace};
+use bitnet_runtime::synth::{self, SHAPES, Shape, TableOptions};
+use bitnet_tests::{assert_fails, data, stdout, workspace};
 use bitnet_tune::shapes::Shapes;
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -145,12 +146,14 @@ fn the_tuner_measures_the_products_that_an_engine_runs() {
     );
 }
 
-/// The published shapes: what is tuned by name is what a model of that name runs.
+/// The published shapes: what is tuned by name is what a model of that name runs, for each architecture.
 #[test]
 fn the_tuner_measures_the_products_of_a_shape() {
     let dir = tempfile::tempdir().expect("a folder");
-    for name in ["bonsai-1.7b", "falcon-e-1b"] {
+    let mut architectures = BTreeSet::new();
+    for name in ["tiny", "large", "falcon-e-1b", "bonsai-1.7b"] {
         let shape = Shape::find(name).expect("a published shape");
+        architectures.insert(shape.config.architecture.name);
         let path = dir.path().join(name);
         let table = TableOptions::default();
         synth::write(&path, shape, 0, Some(1), table, &mut |_, _| true).expect("written");
@@ -161,12 +164,88 @@ fn the_tuner_measures_the_products_of_a_shape() {
         let tuned: BTreeSet<_> = tuned.into_iter().collect();
         assert_eq!(tuned, run(model), "{name}");
     }
-    let out = dir.path().join("me.toml");
-    let out = out.to_str().expect("UTF-8");
-    let told = bitnet_tests::run(
+    let published = SHAPES.iter().map(|s| s.config.architecture.name);
+    assert_eq!(architectures, published.collect());
+}
+
+/// A model whose products all have groups, through the binaries: tuned, told, verified, and run as it was tuned.
+#[test]
+fn products_with_groups_are_tuned_as_they_run() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let profile = dir.path().join("p.toml");
+    let p = profile.to_str().expect("UTF-8");
+    let path = workspace().join("tests/parity/qwen3/pq2/model.gguf");
+    let model = path.to_str().expect("UTF-8");
+    let tune = ["tune", "-m", model, "--m", "1,128", "-t", "1", "--budget"];
+    stdout(&bitnet_tests::run(
         "bitnet-tune",
-        &["tune", "--shapes", "bonsai-1.7b", "-o", out],
+        &[&tune[..], &["6", "-o", p]].concat(),
+    ));
+    let tuned = bitnet_runtime::profile::read(&profile).expect("a profile");
+    let products: BTreeSet<Product> = tuned.entries.iter().map(|e| e.product()).collect();
+    let opened = format::open(&path, &OpenOptions::default()).expect("it opens");
+    assert_eq!(products, run(opened));
+    assert!(products.iter().all(|p| p.groups.is_some()));
+
+    let json = |name, args: &[&str]| -> Value {
+        let told = bitnet_tests::run(name, &[args, &["--json"]].concat());
+        serde_json::from_str(&stdout(&told)).expect("JSON")
+    };
+    let verified = json("bitnet-tune", &["verify", p]);
+    let verdicts = verified.as_array().expect("a list");
+    assert!(verdicts.len() == tuned.entries.len() && verdicts.iter().all(|v| v["exact"] == true));
+    let shown = json("bitnet-tune", &["show", p]);
+    let group = products.iter().next().and_then(|p| p.groups);
+    let group = group.expect("groups").scales.k;
+    assert_eq!(shown["kernels"][0]["group"], group);
+    let explained = stdout(&bitnet_tests::run("bitnet-tune", &["explain", p]));
+    let scales = format!("a scale for each {group} columns");
+    assert!(explained.contains(&scales), "{explained}");
+
+    let bench = ["bench", "-m", model, "-p", "16", "-n", "4", "-r", "1"];
+    let bench = [&bench[..], &["-t", "1", "--profile", p]].concat();
+    let bench = json("bitnet-run", &bench);
+    let kernels = bench[0]["kernels"].as_object().expect("kernels");
+    let decode: BTreeSet<&str> = tuned
+        .entries
+        .iter()
+        .filter(|e| e.bucket.first == 1)
+        .map(|e| {
+            kernels[&format!("{}x{}x1", e.n, e.k)]
+                .as_str()
+                .expect("a name")
+        })
+        .collect();
+    let won = tuned.entries.iter().filter(|e| e.bucket.first == 1);
+    let won: Vec<String> = won.map(|e| e.spec.to_string()).collect();
+    assert_eq!(decode, won.iter().map(String::as_str).collect());
+}
+
+/// One product of groups on the command line, without a model.
+#[test]
+fn kernels_with_groups_are_listed_and_timed() {
+    let shape = ["--n", "70", "--k", "256", "--group", "64", "--acts", "i8"];
+    let listed = bitnet_tests::run("bitnet-tune", &[&["list"], &shape[..]].concat());
+    let names = stdout(&listed);
+    assert!(names.contains("-g64-") && names.contains("-p1-"), "{names}");
+    let time = ["--hot", "-t", "1", "--samples", "3", "--budget", "1"];
+    let timed = bitnet_tests::run("bitnet-tune", &[&["kernel"], &shape[..], &time].concat());
+    let text = stdout(&timed);
+    let name = text.lines().next().expect("a name");
+    assert!(
+        name.contains("-g64-") && text.contains("verified"),
+        "{text}"
     );
-    assert_fails(&told, 1, &["unsupported", "scales for groups of columns"]);
-    assert!(!Path::new(out).exists());
+    let one = [
+        &["kernel", "--n", "70", "--k", "256", "--spec", name],
+        &time[..5],
+    ]
+    .concat();
+    assert!(stdout(&bitnet_tests::run("bitnet-tune", &one)).starts_with(name));
+    for (args, words) in [
+        (&["list", "--group", "100"][..], "groups of 100 columns"),
+        (&["kernel", "--group", "32", "--spec", name], "other groups"),
+    ] {
+        assert_fails(&bitnet_tests::run("bitnet-tune", args), 1, &[words]);
+    }
 }

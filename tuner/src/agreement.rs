@@ -81,7 +81,7 @@ pub fn question(e: &Entry) -> Question {
         k: e.k,
         m: e.bucket.first,
         threads: e.evidence.threads,
-        groups: Groups::of(&e.spec).ok().flatten(),
+        groups: e.product().groups,
     }
 }
 

@@ -1,7 +1,5 @@
 //! The roofline: how fast a product can be at best, given what this machine was measured to do.
 
-use bitnet_codegen::Problem;
-
 /// What the machine can do with a given number of threads.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Peaks {
@@ -20,17 +18,17 @@ pub struct Floor {
     pub memory_bound: bool,
 }
 
-/// The floor of `problem` with `weight_bytes` of packed weights read once.
+/// The floor of a product of `macs` byte multiply-accumulates with `weight_bytes` of packed weights read once.
 ///
 /// Kernels that look sums up instead of multiplying may pass the compute side: the fraction is
 /// reported as it is, never clamped.
-pub fn floor(problem: Problem, weight_bytes: usize, cold: bool, peaks: Peaks) -> Floor {
+pub fn floor(macs: u64, weight_bytes: usize, cold: bool, peaks: Peaks) -> Floor {
     let memory = if cold {
         weight_bytes as f64 / peaks.read_gb_per_s
     } else {
         0.0
     };
-    let compute = problem.macs() as f64 / peaks.dot_gmac_per_s;
+    let compute = macs as f64 / peaks.dot_gmac_per_s;
     Floor {
         ns: memory.max(compute),
         memory_bound: memory >= compute,
@@ -54,14 +52,14 @@ mod tests {
     #[test]
     fn decode_is_bound_by_memory_and_prefill_by_arithmetic() {
         let bytes = 6912 * 2560 / 4;
-        let decode = floor(Problem::new(1, 6912, 2560), bytes, true, PEAKS);
+        let decode = floor(6912 * 2560, bytes, true, PEAKS);
         assert!(decode.memory_bound);
         assert_eq!(decode.ns, bytes as f64 / 40.0);
-        let prefill = floor(Problem::new(128, 6912, 2560), bytes, true, PEAKS);
+        let prefill = floor(128 * 6912 * 2560, bytes, true, PEAKS);
         assert!(!prefill.memory_bound);
         assert_eq!(fraction(prefill, 2.0 * prefill.ns), 0.5);
         assert!(
-            !floor(Problem::new(1, 64, 64), 1024, false, PEAKS).memory_bound,
+            !floor(64 * 64, 1024, false, PEAKS).memory_bound,
             "hot weights cost no reads"
         );
     }

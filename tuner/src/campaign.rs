@@ -254,7 +254,7 @@ mod tests {
     use crate::search::Rejection;
     use crate::space::model::{Case, Estimate};
     use crate::space::{Candidate, Space};
-    use bitnet_codegen::Problem;
+    use bitnet_runtime::graph::Product;
     use std::collections::HashSet;
 
     /// Products whose candidate `i` takes `ns[job] · (1 + i/100)`; a timing takes a millisecond of scripted time.
@@ -341,11 +341,8 @@ mod tests {
                 },
                 weight_bytes: 1,
             });
-            let case = Case {
-                problem: Problem::new(1, 64, 64),
-                threads: 1,
-                cold: false,
-            };
+            let (n, k, groups) = (64, 64, None);
+            let case = Case::new(Product { n, k, groups }, 1, 1, false);
             let space = Space::of(case, candidates.collect());
             Stake::new(Search::new(space, job, &[], learner), importance)
         };

@@ -117,7 +117,7 @@ impl Request<'_> {
         for &threads in self.threads {
             let mut kernels = kernels().on_threads(threads);
             for &product in &products {
-                let chosen = choose(&mut kernels, product)?;
+                let chosen = kernels.by_bucket(product)?;
                 for (bucket, kernel) in chosen.iter().enumerate() {
                     let choice = &kernels.used()[&(product, bucket)];
                     let origin = choice.origin.name();
@@ -149,13 +149,5 @@ impl Request<'_> {
             verified,
             notes,
         })
-    }
-}
-
-fn choose(kernels: &mut Kernels, product: Product) -> Result<ByBucket, ForcedError> {
-    let Product { n, k, groups } = product;
-    match groups {
-        Some(groups) => kernels.grouped_by_bucket(n, k, groups),
-        None => kernels.by_bucket(n, k),
     }
 }

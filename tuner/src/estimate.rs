@@ -10,17 +10,18 @@ use crate::space::model::Case;
 use crate::space::{Atlas, Candidate, LOOSE_KNOBS, Space};
 use crate::tuning::today;
 use bitnet_codegen::program::Checked;
-use bitnet_codegen::{Features, Isa, KernelSpec, Problem, backend, plan, variant};
+use bitnet_codegen::{Features, Isa, KernelSpec, backend, plan, variant};
+use bitnet_runtime::graph::Product;
 use bitnet_runtime::profile::{Entry, Evidence, GENERATOR, M_BUCKETS, MBucket, Profile};
 
 /// Candidates that are tried before a product is left without an entry.
 const TRIED: usize = 200;
 
-/// The profile of `machine` for `products` (N, K) and `buckets` (indices into [`M_BUCKETS`]); `cold` says whether
+/// The profile of `machine` for `products` and `buckets` (indices into [`M_BUCKETS`]); `cold` says whether
 /// decoding streams the weights from memory. `told` hears of every entry.
 pub fn profile(
     machine: &Described,
-    products: &[(usize, usize)],
+    products: &[Product],
     buckets: &[usize],
     cold: bool,
     told: &mut dyn FnMut(&Entry),
@@ -38,13 +39,8 @@ pub fn profile(
     };
     for &threads in &machine.threads {
         for &bucket in buckets {
-            for &(n, k) in products {
-                let problem = Problem::new(M_BUCKETS[bucket].first, n, k);
-                let case = Case {
-                    problem,
-                    threads,
-                    cold,
-                };
+            for &product in products {
+                let case = Case::new(product, M_BUCKETS[bucket].first, threads, cold);
                 let space = atlas.space(case, &machine.costs);
                 if let Some(best) = best(&space, features) {
                     let entry = entry(machine, case, M_BUCKETS[bucket], best);
@@ -68,8 +64,11 @@ pub fn best(space: &Space, features: Features) -> Option<&Candidate> {
 
 /// The candidate that has the family's default for every knob that the cost model does not see.
 fn with_defaults<'s>(space: &'s Space, candidate: &'s Candidate) -> &'s Candidate {
-    let spec = &candidate.spec;
-    let axes = variant::by_name(&spec.variant).and_then(|v| v.axes(spec.isa, space.case.problem.m));
+    let (spec, m) = (&candidate.spec, space.case.problem.m);
+    let axes = variant::by_name(&spec.variant).and_then(|v| match space.case.groups {
+        None => v.axes(spec.isa, m),
+        Some(groups) => v.grouped_axes(spec.isa, m, groups.planes),
+    });
     let mut usual = spec.clone();
     for axis in axes.into_iter().flatten() {
         if LOOSE_KNOBS.contains(&axis.name)
@@ -100,7 +99,7 @@ fn can_be_had(spec: &KernelSpec, k: usize, features: Features) -> bool {
 fn entry(machine: &Described, case: Case, bucket: MBucket, best: &Candidate) -> Entry {
     let (ns, problem) = (best.estimate.ns, case.problem);
     let peaks = machine.peaks(case.threads);
-    let floor = bound::floor(problem, best.weight_bytes, case.cold, peaks);
+    let floor = bound::floor(case.macs(), best.weight_bytes, case.cold, peaks);
     Entry {
         n: problem.n,
         k: problem.k,
@@ -113,7 +112,7 @@ fn entry(machine: &Described, case: Case, bucket: MBucket, best: &Candidate) -> 
             median_ns: ns,
             predicted_ns: ns,
             gb_per_s: best.weight_bytes as f64 / ns,
-            gmac_per_s: problem.macs() as f64 / ns,
+            gmac_per_s: case.macs() as f64 / ns,
             roofline_fraction: bound::fraction(floor, ns),
             end: "estimate".into(),
             ..Evidence::default()
@@ -125,14 +124,23 @@ fn entry(machine: &Described, case: Case, bucket: MBucket, best: &Candidate) -> 
 mod tests {
     use super::*;
     use crate::described::tests::LAPTOP;
+    use bitnet_codegen::Groups;
+    use bitnet_codegen::layout::scales::{GroupScales, Stored};
     use bitnet_runtime::profile::{parse, render};
 
     #[test]
     fn a_described_machine_gets_kernels_that_it_can_run() {
         let machine = Described::parse(LAPTOP).expect("a description");
         let mut told = 0;
-        let made = profile(&machine, &[(256, 256)], &[0, 7], true, &mut |_| told += 1);
-        assert_eq!((made.entries.len(), told), (4, 4));
+        let scales = GroupScales {
+            k: 128,
+            stored: Stored::F16,
+        };
+        let kinds = [None, Some(Groups { scales, planes: 2 })];
+        let (n, k) = (256, 256);
+        let products = kinds.map(|groups| Product { n, k, groups });
+        let made = profile(&machine, &products, &[0, 7], true, &mut |_| told += 1);
+        assert_eq!((made.entries.len(), told), (8, 8));
         for e in &made.entries {
             assert!(e.spec.isa.runs_on(machine.features), "{}", e.spec);
             let v = &e.evidence;

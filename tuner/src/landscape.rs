@@ -7,7 +7,8 @@ use crate::space::model::{Case, Costs};
 use crate::space::{Atlas, Space};
 use bitnet_codegen::isa::Feature;
 use bitnet_codegen::problem::MAX_K;
-use bitnet_codegen::{Features, KernelSpec, Problem};
+use bitnet_codegen::{Features, Groups, KernelSpec};
+use bitnet_runtime::graph::Product;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -96,17 +97,25 @@ impl Landscape {
             }
             Ok((spec, ns))
         });
+        let samples: BTreeMap<KernelSpec, Vec<f64>> = samples.collect::<Result<_, _>>()?;
+        let of = |spec: &KernelSpec| Groups::of(spec).map_err(|e| bad(e.to_string()));
+        let mut groups = samples.keys().map(of);
+        let first = groups.next().transpose()?.flatten();
+        for other in groups {
+            if other? != first {
+                return Err(bad(
+                    "its kernels are of products with different groups".into()
+                ));
+            }
+        }
+        let (n, k, groups) = (file.n, file.k, first);
         Ok(Self {
             machine: file.machine,
             date: file.date,
-            case: Case {
-                problem: Problem::new(file.m, file.n, file.k),
-                threads: file.threads,
-                cold: file.cold,
-            },
+            case: Case::new(Product { n, k, groups }, file.m, file.threads, file.cold),
             features: features.collect(),
             costs: costs_of(&file.costs).ok_or_else(|| bad("a cost is missing".into()))?,
-            samples: samples.collect::<Result<_, _>>()?,
+            samples,
         })
     }
 
@@ -270,14 +279,11 @@ mod tests {
     fn small() -> Landscape {
         let features =
             Features::from([Feature::Ssse3, Feature::Sse41, Feature::Avx, Feature::Avx2]);
+        let (n, k, groups) = (256, 256, None);
         let mut landscape = Landscape {
             machine: "a script".into(),
             date: "2026-11-24".into(),
-            case: Case {
-                problem: Problem::new(1, 256, 256),
-                threads: 1,
-                cold: true,
-            },
+            case: Case::new(Product { n, k, groups }, 1, 1, true),
             features,
             costs: crate::space::model::tests::machine(),
             samples: BTreeMap::new(),

@@ -15,14 +15,6 @@ pub struct Shapes {
     pub weights: usize,
 }
 
-/// All products of a model have group scales.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "unsupported: all products of this model have scales for groups of columns, and kernels that apply them are not \
-     tuned: they are chosen by the estimate"
-)]
-pub struct NothingToTune;
-
 impl Shapes {
     /// Of an opened model.
     ///
@@ -35,20 +27,6 @@ impl Shapes {
     /// Of a published model that need not be here.
     pub fn of_shape(shape: &Shape) -> Self {
         Self::new(shape.products().into_iter())
-    }
-
-    /// The (N, K) of those without group scales: kernels that apply such scales are not timed.
-    ///
-    /// # Errors
-    /// [`NothingToTune`].
-    pub fn sizes(&self) -> Result<Vec<(usize, usize)>, NothingToTune> {
-        let plain = self.distinct.iter().filter(|p| p.groups.is_none());
-        let mut sizes: Vec<_> = plain.map(|p| (p.n, p.k)).collect();
-        sizes.dedup();
-        match sizes.is_empty() {
-            true => Err(NothingToTune),
-            false => Ok(sizes),
-        }
     }
 
     fn new(products: impl Iterator<Item = Product>) -> Self {

@@ -1,6 +1,7 @@
 //! What to run where nobody has measured: specs in the order in which they are worth trying, from the fastest
 //! instruction set down to the interpreter. Nothing here depends on a clock.
 
+use crate::graph::Product;
 use bitnet_codegen::variant::{VARIANTS, Variant};
 use bitnet_codegen::{Features, Groups, Isa, KernelSpec};
 
@@ -23,19 +24,11 @@ const TALL_ROWS: u32 = 256;
 /// What tables cost, in rows (`vlut` on Zen 5, 11/2026).
 const TABLE_ROWS: usize = 33;
 
-/// Specs worth trying for `m` tokens and N = `n` without any measurement: instruction sets from the fastest down,
-/// and on each the favourite families with their default tunables. The interpreter comes last.
-pub fn estimates(cpu: Features, n: usize, m: usize) -> impl Iterator<Item = KernelSpec> {
-    grouped_estimates(cpu, n, m, None)
-}
-
-/// As [`estimates`], for kernels that scale `groups` themselves: a token is a row of activations for each plane.
-pub(super) fn grouped_estimates(
-    cpu: Features,
-    n: usize,
-    m: usize,
-    groups: Option<Groups>,
-) -> impl Iterator<Item = KernelSpec> {
+/// Specs worth trying for `m` tokens of a product without any measurement: instruction sets from the fastest down,
+/// and on each the favourite families with their default tunables. The interpreter comes last. With groups, a token
+/// is a row of activations for each plane.
+pub fn estimates(cpu: Features, product: Product, m: usize) -> impl Iterator<Item = KernelSpec> {
+    let Product { n, groups, .. } = product;
     let rows = match groups {
         Some(groups) if m > 1 => m * groups.planes,
         _ => m,
@@ -111,7 +104,12 @@ mod tests {
     fn without_a_dot_product_prefill_is_looked_up() {
         use bitnet_codegen::Feature::{Avx, Avx2, Sse41, Ssse3};
         let cpu = Features::from([Ssse3, Sse41, Avx, Avx2]);
-        let first = |m| estimates(cpu, 2560, m).next().map(|s| s.variant);
+        let product = Product {
+            n: 2560,
+            k: 2560,
+            groups: None,
+        };
+        let first = |m| estimates(cpu, product, m).next().map(|s| s.variant);
         let best = [1, 8, 16, 128].map(|m| first(m).expect("a guess"));
         assert_eq!(best, ["i2s", "gemm", "vlut", "vlut"]);
     }

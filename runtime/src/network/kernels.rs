@@ -10,7 +10,7 @@
 
 use crate::graph::Product;
 use crate::network::KernelsUsed;
-use crate::network::estimates::grouped_estimates;
+use crate::network::estimates::estimates;
 use crate::network::head::HeadForm;
 use crate::network::linear::{BUCKETS, ByBucket};
 use crate::network::source::Sources;
@@ -151,38 +151,16 @@ impl Kernels {
         self.cpu
     }
 
-    /// The kernels of an N×K layer for every bucket of token counts.
+    /// The kernels of a product for every bucket of token counts.
     ///
     /// # Errors
     /// [`ForcedError`], only when a kernel was forced.
-    pub fn by_bucket(&mut self, n: usize, k: usize) -> Result<ByBucket, ForcedError> {
-        self.every_bucket(n, k, None)
-    }
-
-    /// The same for a layer whose columns have scales by `groups`, which its kernels apply.
-    ///
-    /// # Errors
-    /// As [`Self::by_bucket`].
-    pub fn grouped_by_bucket(
-        &mut self,
-        n: usize,
-        k: usize,
-        groups: Groups,
-    ) -> Result<ByBucket, ForcedError> {
-        self.every_bucket(n, k, Some(groups))
-    }
-
-    fn every_bucket(
-        &mut self,
-        n: usize,
-        k: usize,
-        groups: Option<Groups>,
-    ) -> Result<ByBucket, ForcedError> {
+    pub fn by_bucket(&mut self, product: Product) -> Result<ByBucket, ForcedError> {
         let mut chosen: [Option<Arc<Kernel>>; BUCKETS] = Default::default();
         // Decoding and long prompts come first; the buckets between take what these leave.
         let order = [0, BUCKETS - 1].into_iter().chain((1..BUCKETS - 1).rev());
         for bucket in order {
-            let (kernel, origin) = self.choose_grouped(n, k, M_BUCKETS[bucket].first, groups)?;
+            let (kernel, origin) = self.choose(product, M_BUCKETS[bucket].first)?;
             let fits = {
                 let mut panels: Vec<_> = chosen.iter().flatten().map(panel_key).collect();
                 panels.push(panel_key(&kernel));
@@ -200,7 +178,6 @@ impl Kernels {
                 let kernel = chosen[nearest].clone().expect("a chosen bucket");
                 (kernel, Origin::Nearest)
             };
-            let product = Product { n, k, groups };
             let choice = Choice {
                 spec: kernel.spec().clone(),
                 origin,
@@ -218,20 +195,10 @@ impl Kernels {
     /// [`ForcedError`], only when a kernel was forced.
     pub fn choose(
         &mut self,
-        n: usize,
-        k: usize,
+        product: Product,
         m: usize,
     ) -> Result<(Arc<Kernel>, Origin), ForcedError> {
-        self.choose_grouped(n, k, m, None)
-    }
-
-    fn choose_grouped(
-        &mut self,
-        n: usize,
-        k: usize,
-        m: usize,
-        groups: Option<Groups>,
-    ) -> Result<(Arc<Kernel>, Origin), ForcedError> {
+        let Product { n, k, groups } = product;
         // A kernel that is asked for stands for the same with the groups of the product, or without any.
         let with = |spec: KernelSpec| match (groups, Groups::of(&spec)) {
             (Some(groups), Ok(None)) => {
@@ -254,10 +221,7 @@ impl Kernels {
                 Err(why) => Err(ForcedError { spec, k, why }),
             };
         }
-        let found = self
-            .profile
-            .choose((n, k), m, self.threads, groups, self.cpu);
-        // Group scales change which family is fastest: entries without them say nothing here.
+        let found = self.profile.choose(product, m, self.threads, self.cpu);
         if let Some((entry, how)) = found {
             let (spec, origin) = match how {
                 Match::Exact => (entry.spec.clone(), Origin::Profile),
@@ -279,8 +243,7 @@ impl Kernels {
                 ));
             }
         }
-        let estimate =
-            grouped_estimates(self.cpu, n, m, groups).find_map(|spec| self.get(&spec, k));
+        let estimate = estimates(self.cpu, product, m).find_map(|spec| self.get(&spec, k));
         let kernel =
             estimate.unwrap_or_else(|| panic!("no kernel for {m}x{n}x{k}, not even interpreted"));
         Ok((kernel, Origin::Estimate))
@@ -353,7 +316,6 @@ fn panel_key(kernel: &Arc<Kernel>) -> (&'static str, usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::estimates::estimates;
     use crate::profile::{Entry, Evidence, MBucket};
 
     fn entry(n: usize, k: usize, first: usize, spec: &str) -> Entry {
@@ -371,6 +333,11 @@ mod tests {
         }
     }
 
+    fn plain(n: usize, k: usize) -> Product {
+        let groups = None;
+        Product { n, k, groups }
+    }
+
     fn interpreted(entries: Vec<Entry>) -> Kernels {
         let profile = Profile {
             entries,
@@ -383,18 +350,20 @@ mod tests {
     fn the_profile_answers_then_its_nearest_entry_then_the_estimate() {
         let decode = "i2s-i2s-1x16c16-interp-f1-u1";
         let mut kernels = interpreted(vec![entry(64, 96, 1, decode)]);
-        let (kernel, origin) = kernels.choose(64, 96, 1).expect("an answer");
+        let (kernel, origin) = kernels.choose(plain(64, 96), 1).expect("an answer");
         assert_eq!(
             (kernel.spec().to_string().as_str(), origin),
             (decode, Origin::Profile)
         );
-        let (kernel, origin) = kernels.choose(100, 100, 1).expect("an answer");
+        let (kernel, origin) = kernels.choose(plain(100, 100), 1).expect("an answer");
         assert_eq!(
             (kernel.spec().to_string().as_str(), origin),
             (decode, Origin::Nearest)
         );
         assert_eq!(kernel.k(), 100);
-        let (kernel, origin) = interpreted(vec![]).choose(100, 100, 9).expect("an answer");
+        let (kernel, origin) = interpreted(vec![])
+            .choose(plain(100, 100), 9)
+            .expect("an answer");
         assert_eq!((kernel.spec().isa, origin), (Isa::Interp, Origin::Estimate));
     }
 
@@ -402,9 +371,9 @@ mod tests {
     fn an_entry_that_cannot_be_built_is_passed_over() {
         // Seven rows are no multiple of any vector.
         let mut kernels = interpreted(vec![entry(64, 96, 1, "i2s-i2s-1x7c16-interp")]);
-        let (_, origin) = kernels.choose(64, 96, 1).expect("an answer");
+        let (_, origin) = kernels.choose(plain(64, 96), 1).expect("an answer");
         assert_eq!(origin, Origin::Estimate);
-        kernels.choose(64, 96, 1).expect("an answer");
+        kernels.choose(plain(64, 96), 1).expect("an answer");
         let notes = kernels.notes();
         let [note] = &notes[..] else {
             panic!("said once: {notes:?}");
@@ -416,11 +385,11 @@ mod tests {
     fn a_forced_kernel_is_used_for_all_or_refused_with_its_reason() {
         let spec: KernelSpec = "i2s-i2s-2x8c16-interp-f1".parse().expect("a spec");
         let mut kernels = Kernels::forced(Features::NONE, spec.clone());
-        let all = kernels.by_bucket(33, 70).expect("it exists");
+        let all = kernels.by_bucket(plain(33, 70)).expect("it exists");
         assert!(all.iter().all(|k| *k.spec() == spec));
         let bad: KernelSpec = "i2s-i2s-1x7c16-interp".parse().expect("a spec");
         let e = Kernels::forced(Features::NONE, bad)
-            .by_bucket(33, 70)
+            .by_bucket(plain(33, 70))
             .err()
             .expect("refused");
         assert!(e.to_string().contains("i2s-i2s-1x7c16-interp"), "{e}");
@@ -434,7 +403,7 @@ mod tests {
             .enumerate()
             .map(|(i, b)| entry(64, 96, b.first, &spec(4 * (i + 1))));
         let mut kernels = interpreted(entries.collect());
-        let all = kernels.by_bucket(64, 96).expect("an answer");
+        let all = kernels.by_bucket(plain(64, 96)).expect("an answer");
         let mut panels: Vec<_> = all.iter().map(panel_key).collect();
         assert_eq!(panels[0].1, 4, "decoding gets its own");
         assert_eq!(panels[BUCKETS - 1].1, 4 * BUCKETS, "and so do long prompts");
@@ -446,24 +415,28 @@ mod tests {
 
     #[test]
     fn entries_answer_for_products_with_their_groups() {
-        let (plain, grouped) = (
+        let (without, with) = (
             "i2s-i2s-1x16c16-interp-f1-u1",
             "i2s-i2s-1x8c16-interp-f1-g32-p1-s16-u1",
         );
-        let spec: KernelSpec = grouped.parse().expect("a spec");
+        let spec: KernelSpec = with.parse().expect("a spec");
         let groups = Groups::of(&spec).expect("knobs that exist");
-        let mut kernels = interpreted(vec![entry(64, 96, 1, plain)]);
+        let mut kernels = interpreted(vec![entry(64, 96, 1, without)]);
         let mut origin = |entry| {
             kernels.profile.entries.extend(entry);
-            let choice = kernels.choose_grouped(64, 96, 1, groups);
+            let product = Product {
+                groups,
+                ..plain(64, 96)
+            };
+            let choice = kernels.choose(product, 1);
             let (kernel, origin) = choice.expect("an answer");
             assert_eq!(kernel.groups(), groups);
             origin
         };
         assert_eq!(origin(None), Origin::Estimate);
-        assert_eq!(origin(Some(entry(64, 96, 1, grouped))), Origin::Profile);
-        let (kernel, _) = kernels.choose(64, 96, 1).expect("an answer");
-        assert_eq!(kernel.spec().to_string(), plain);
+        assert_eq!(origin(Some(entry(64, 96, 1, with))), Origin::Profile);
+        let (kernel, _) = kernels.choose(plain(64, 96), 1).expect("an answer");
+        assert_eq!(kernel.spec().to_string(), without);
     }
 
     /// Without any feature, too, and however groups are cut and stored.
@@ -476,9 +449,13 @@ mod tests {
             for stored in [Stored::F16, Stored::F32] {
                 for planes in [1, 2] {
                     let scales = GroupScales { k, stored };
-                    let groups = Groups { scales, planes };
-                    let all = kernels.grouped_by_bucket(70, 288, groups).expect("kernels");
-                    assert!(all.iter().all(|k| k.groups() == Some(groups)), "{groups:?}");
+                    let groups = Some(Groups { scales, planes });
+                    let product = Product {
+                        groups,
+                        ..plain(70, 288)
+                    };
+                    let all = kernels.by_bucket(product).expect("kernels");
+                    assert!(all.iter().all(|k| k.groups() == groups), "{groups:?}");
                 }
             }
         }
@@ -488,9 +465,11 @@ mod tests {
     fn the_estimate_of_this_cpu_is_not_interpreted_where_an_emitter_exists() {
         let cpu = Features::detect();
         for m in [1, 4, 8, 200] {
-            let spec = estimates(cpu, 256, m).next().expect("a first guess");
+            let spec = estimates(cpu, plain(256, 256), m)
+                .next()
+                .expect("a first guess");
             let (kernel, _) = Kernels::new(cpu, Profile::default())
-                .choose(256, 256, m)
+                .choose(plain(256, 256), m)
                 .expect("an answer");
             println!("m{m}: first guess {spec}, built {}", kernel.spec());
             let emitted = Isa::ALL.iter().any(|i| {

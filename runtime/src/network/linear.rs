@@ -7,23 +7,18 @@
 use crate::graph::ScaleShape;
 use crate::lanes;
 use crate::pool::{Chunks, ColumnBlock, Columns, Pool};
-use crate::profile::{M_BUCKETS, MBucket};
+use crate::profile::M_BUCKETS;
 use bitnet_codegen::kernel::AlignedBytes;
 use bitnet_codegen::trit::TritError;
 use bitnet_codegen::variant::OutOrder;
 use bitnet_codegen::{Activations, Kernel, Scales, Scratch, TernaryMatrix};
-use packed::Packed;
+use packed::{Packed, Packings};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub mod grouped;
 mod packed;
 mod planes;
-
-/// The position in [`M_BUCKETS`] of `m` tokens.
-fn bucket_of(m: usize) -> usize {
-    MBucket::of(m).index()
-}
 
 /// How many ranges of token counts have a kernel of their own.
 pub const BUCKETS: usize = M_BUCKETS.len();
@@ -37,12 +32,10 @@ pub fn same_for_all(kernel: &Arc<Kernel>) -> ByBucket {
 }
 
 /// The columns that share a scale, or all of them.
+#[derive(Clone)]
 struct Part {
     cols: Range<usize>,
-    packed: Vec<Arc<Packed>>,
-    kernels: ByBucket,
-    /// For each bucket an index into `packed`.
-    packed_of: [usize; BUCKETS],
+    packings: Packings,
     /// The multiplier of each row.
     row_scales: Arc<Vec<f32>>,
 }
@@ -86,7 +79,7 @@ impl Workspace {
     /// Sets aside what every worker needs for the products of `linear`. Otherwise a worker that joins its first
     /// product late allocates then.
     pub fn make_room(&mut self, linear: &Linear) {
-        for kernel in linear.parts.iter().flat_map(|part| &part.kernels) {
+        for kernel in linear.parts.iter().flat_map(|p| p.packings.kernels()) {
             self.make_room_for(kernel);
         }
     }
@@ -103,12 +96,6 @@ impl Workspace {
         }
     }
 }
-
-/// Bytes of weights that one claim covers: enough to hide the claim, few enough to share the work evenly.
-const CHUNK_BYTES: usize = 96 << 10;
-
-/// Claims that each thread should find at least.
-const CHUNKS_PER_THREAD: usize = 6;
 
 impl Linear {
     /// Packs `matrices` (stacked: all with one K), with the kernels that `pick(n, k)` gives for the
@@ -202,25 +189,17 @@ impl Linear {
 
     /// The kernel that serves `m` tokens (of the first group of columns, where there are several).
     pub fn kernel(&self, m: usize) -> &Arc<Kernel> {
-        &self.parts[0].kernels[bucket_of(m)]
+        self.parts[0].packings.of(m).0
     }
 
     /// Bytes of weights that a product of `m` tokens reads.
     pub fn weight_bytes(&self, m: usize) -> usize {
-        let bucket = bucket_of(m);
-        self.parts
-            .iter()
-            .map(|p| p.packed[p.packed_of[bucket]].bytes.len())
-            .sum()
+        self.parts.iter().map(|p| p.packings.bytes(m)).sum()
     }
 
     /// Bytes of all packed copies.
     pub fn packed_bytes(&self) -> usize {
-        self.parts
-            .iter()
-            .flat_map(|p| &p.packed)
-            .map(|p| p.bytes.len())
-            .sum()
+        self.parts.iter().map(|p| p.packings.all_bytes()).sum()
     }
 
     /// `y[t][first + n] = (Σ_k w[n][k]·q[t][k]) / s[t] · ws[n]` for every token of `acts`.
@@ -328,10 +307,10 @@ impl Linear {
             columns(acts, part.cols.clone(), group);
             &*group
         };
-        let run = Run::new(part, bucket_of(acts.m), acts);
+        let run = Run::new(part, acts);
         run.prepare(pool, prepared);
         let (run, prepared, workers) = (&run, prepared.bytes(), &*workers);
-        let block = run.chunk_panels(pool.threads()) * run.nr;
+        let block = run.packed.claim(pool.threads()) * run.packed.nr();
         let out = Columns::new(y, acts.m, stride, first, self.n, block);
         pool.each(out, |worker, _, mut columns| {
             // Each worker has its own lock, so it is always free; after a panic any content will do.
@@ -371,63 +350,27 @@ impl Part {
         row_scales: Vec<f32>,
         kernels: ByBucket,
     ) -> Self {
-        let mut packed: Vec<Arc<Packed>> = Vec::new();
-        let packed_of = std::array::from_fn(|bucket| {
-            let panel = kernels[bucket].panel();
-            assert_eq!(
-                kernels[bucket].k(),
-                cols.len(),
-                "K of the kernel {}",
-                kernels[bucket].spec()
-            );
-            packed
-                .iter()
-                .position(|p| p.serves(panel))
-                .unwrap_or_else(|| {
-                    packed.push(Arc::new(Packed::new(pool, panel, matrices)));
-                    packed.len() - 1
-                })
-        });
         Self {
+            packings: Packings::new(pool, matrices, cols.len(), kernels),
             cols,
-            packed,
-            kernels,
-            packed_of,
             row_scales: Arc::new(row_scales),
         }
     }
 
     /// The same weights, shared, under other kernels; `None` where a kernel reads other panels.
     fn share(&self, kernels: &ByBucket) -> Option<Self> {
-        let mut packed_of = [0; BUCKETS];
-        for (of, kernel) in packed_of.iter_mut().zip(kernels) {
-            let fits = kernel.k() == self.cols.len();
-            *of = self
-                .packed
-                .iter()
-                .position(|p| fits && p.serves(kernel.panel()))?;
-        }
+        let packings = self.packings.share(kernels)?;
         Some(Self {
-            cols: self.cols.clone(),
-            packed: self.packed.clone(),
-            kernels: kernels.clone(),
-            packed_of,
-            row_scales: Arc::clone(&self.row_scales),
+            packings,
+            ..self.clone()
         })
     }
 
     /// The same layer over a copy of the packed bytes.
     fn duplicate(&self) -> Self {
         Self {
-            cols: self.cols.clone(),
-            packed: self
-                .packed
-                .iter()
-                .map(|p| Arc::new(p.duplicate()))
-                .collect(),
-            kernels: self.kernels.clone(),
-            packed_of: self.packed_of,
-            row_scales: Arc::clone(&self.row_scales),
+            packings: self.packings.duplicate(),
+            ..self.clone()
         }
     }
 }
@@ -435,9 +378,7 @@ impl Part {
 /// One product of one part.
 struct Run<'a> {
     kernel: &'a Arc<Kernel>,
-    panels: &'a [u8],
-    panel_bytes: usize,
-    nr: usize,
+    packed: &'a Packed,
     /// Distance between prepared tiles.
     tile_bytes: usize,
     /// Whether tiles are prepared: the form asks for it, or the last one reads past the last token.
@@ -446,28 +387,18 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(part: &'a Part, bucket: usize, acts: &'a Activations) -> Self {
-        let kernel = &part.kernels[bucket];
-        let packed = &part.packed[part.packed_of[bucket]];
+    fn new(part: &'a Part, acts: &'a Activations) -> Self {
+        let (kernel, packed) = part.packings.of(acts.m);
         let form = kernel.acts_form();
         let most = tiles(kernel, acts.m).map(|(_, mr)| mr).max().unwrap_or(0);
         let end = tiles(kernel, acts.m).map(|(first, mr)| first + mr).max();
         Self {
             kernel,
-            panels: &packed.bytes,
-            panel_bytes: packed.panel.bytes(),
-            nr: packed.panel.shape.nr,
+            packed,
             tile_bytes: form.tile_bytes(most, acts.k).next_multiple_of(64),
             prepares: form.needs_preparing() || end != Some(acts.m),
             acts,
         }
-    }
-
-    /// Panels of one claim.
-    fn chunk_panels(&self, threads: usize) -> usize {
-        let panels = self.panels.len() / self.panel_bytes;
-        let even = panels / (threads * CHUNKS_PER_THREAD);
-        (CHUNK_BYTES / self.panel_bytes).min(even).max(1)
     }
 
     /// Brings every tile of tokens into the form that the kernel reads.
@@ -514,12 +445,12 @@ impl<'a> Run<'a> {
             sums,
         } = worker;
         let scratch = scratch_of(scratch, self.kernel);
-        let (kernel, nr, acts) = (&**self.kernel, self.nr, self.acts);
+        let (kernel, nr, acts) = (&**self.kernel, self.packed.nr(), self.acts);
         let order = kernel.out_order();
         for from in (0..columns.width()).step_by(nr) {
             let first_row = columns.first() + from;
             let rows = first_row..first_row + nr.min(columns.width() - from);
-            let panel = &self.panels[first_row / nr * self.panel_bytes..][..self.panel_bytes];
+            let panel = self.packed.panel(first_row / nr);
             kernel.load_panel(panel, scratch);
             for (i, (first, mr)) in tiles(kernel, acts.m).enumerate() {
                 let tokens = mr.min(acts.m - first);

@@ -7,7 +7,7 @@ use super::linear::grouped::{GroupedLinear, groups_of};
 use super::linear::{Linear, Workspace};
 use crate::format::{LoadError, Model};
 use crate::graph::products::stacks;
-use crate::graph::{Acts, ModelConfig, Norm, Projection, ScaleShape, TensorId};
+use crate::graph::{Acts, ModelConfig, Norm, Product, Projection, ScaleShape, TensorId};
 use crate::lanes;
 use crate::pool::{Chunks, Pool};
 use bitnet_codegen::trit::TritError;
@@ -81,14 +81,13 @@ impl Weights {
         kernels: &mut Kernels,
         acts: Acts,
     ) -> Result<Self, BuildError> {
-        let Some(groups) = groups_of(matrices, acts) else {
-            let linear = Linear::new(pool, matrices, |n, k| {
-                Ok::<_, BuildError>(kernels.by_bucket(n, k)?)
-            })?;
-            return Ok(Weights::Ternary(linear));
+        let groups = groups_of(matrices, acts);
+        let mut pick = |n, k| Ok::<_, BuildError>(kernels.by_bucket(Product { n, k, groups })?);
+        let Some(groups) = groups else {
+            return Ok(Weights::Ternary(Linear::new(pool, matrices, pick)?));
         };
         let n = matrices.iter().map(TernaryMatrix::n).sum();
-        let by_bucket = kernels.grouped_by_bucket(n, matrices[0].k(), groups)?;
+        let by_bucket = pick(n, matrices[0].k())?;
         let linear = GroupedLinear::new(pool, matrices, groups, by_bucket);
         Ok(Weights::Grouped(linear))
     }

@@ -10,6 +10,12 @@ use proptest::test_runner::{TestError, TestRunner};
 
 const K: usize = 96;
 
+/// 64 rows of `k` columns.
+fn plain(k: usize) -> Product {
+    let (n, groups) = (64, None);
+    Product { n, k, groups }
+}
+
 /// The best instruction set of this CPU that has code.
 fn isa(cpu: Features) -> Option<Isa> {
     let emitted = |i: &&Isa| **i != Isa::Interp && i.runs_on(cpu);
@@ -87,7 +93,7 @@ fn the_same_kernels_are_the_same_bytes_and_come_back() {
     assert_eq!(pack.library().len(), 6);
     assert!(pack.file().profile.entries.is_empty());
     let mut kernels = Kernels::forced(cpu, spec(isa)).with_pack(&pack);
-    let (kernel, _) = kernels.choose(64, K, 1).expect("it is in the pack");
+    let (kernel, _) = kernels.choose(plain(K), 1).expect("it is in the pack");
     assert_eq!(kernel.code_from().name(), "pack");
     assert_eq!(
         kernel.code_digest(),
@@ -95,7 +101,7 @@ fn the_same_kernels_are_the_same_bytes_and_come_back() {
     );
     assert!(kernels.notes().is_empty(), "{:?}", kernels.notes());
     // Another K is other code: emitted, and said.
-    let (kernel, _) = kernels.choose(64, K + 16, 1).expect("emitted");
+    let (kernel, _) = kernels.choose(plain(K + 16), 1).expect("emitted");
     assert_eq!(kernel.code_from().name(), "emitted");
     let notes = kernels.notes();
     assert!(
@@ -238,7 +244,7 @@ fn a_wrong_kernel_is_dropped_and_the_next_source_answers() {
     container::sign(&mut bytes);
     let pack = open(&bytes, cpu).expect("nothing is to be seen");
     let mut kernels = Kernels::forced(cpu, spec(isa)).with_pack(&pack);
-    let (kernel, _) = kernels.choose(64, K, 1).expect("the next source");
+    let (kernel, _) = kernels.choose(plain(K), 1).expect("the next source");
     assert_eq!(kernel.code_from().name(), "emitted");
     let notes = kernels.notes();
     let wrong = notes

@@ -15,6 +15,7 @@ pub use machine::{Cache, Machine, cpu_name};
 pub use schema::{ProfileError, parse, render, save};
 pub use state::State;
 
+use crate::graph::Product;
 use bitnet_codegen::{Features, Groups, KernelSpec};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -150,6 +151,22 @@ pub struct Entry {
     pub evidence: Evidence,
 }
 
+impl Entry {
+    /// The product that the entry answers for: its groups stand in the kernel's name.
+    pub fn product(&self) -> Product {
+        Product {
+            n: self.n,
+            k: self.k,
+            groups: Groups::of(&self.spec).ok().flatten(),
+        }
+    }
+
+    /// The question that the entry answers: product, token counts, threads.
+    pub fn question(&self) -> (Product, MBucket, usize) {
+        (self.product(), self.bucket, self.evidence.threads)
+    }
+}
+
 /// Under which circumstances a profile was measured.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Conditions {
@@ -220,13 +237,13 @@ const NEAR_BUCKETS: usize = 2;
 impl Profile {
     /// The choice for a product on `threads`: the very entry, else the nearest shape in the bucket, else the
     /// nearest bucket, if it is near: what decodes best is no answer for long prompts. Another number of threads
-    /// weighs less than another shape. Only kernels that run on `features`.
+    /// weighs less than another shape. Only kernels that run on `features`, and only those with the groups of the
+    /// product: scales change which family is fastest.
     pub fn choose(
         &self,
-        (n, k): (usize, usize),
+        product: Product,
         m: usize,
         threads: usize,
-        groups: Option<Groups>,
         features: Features,
     ) -> Option<(&Entry, Match)> {
         let bucket = MBucket::of(m);
@@ -234,16 +251,19 @@ impl Profile {
         let distance = |e: &Entry| {
             let buckets = e.bucket.index().abs_diff(bucket.index()) as f64;
             // A bucket away weighs more than any ratio of shapes.
-            buckets * 100.0 + far(e.n, n) + far(e.k, k) + 0.1 * far(e.evidence.threads, threads)
+            buckets * 100.0
+                + far(e.n, product.n)
+                + far(e.k, product.k)
+                + 0.1 * far(e.evidence.threads, threads)
         };
         self.entries
             .iter()
             .filter(|e| e.spec.isa.runs_on(features))
-            .filter(|e| Groups::of(&e.spec).ok().flatten() == groups)
+            .filter(|e| e.product().groups == product.groups)
             .filter(|e| e.bucket.index().abs_diff(bucket.index()) <= NEAR_BUCKETS)
             .min_by(|a, b| distance(a).total_cmp(&distance(b)))
             .map(|e| {
-                let exact = e.n == n && e.k == k && e.bucket == bucket;
+                let exact = e.product() == product && e.bucket == bucket;
                 (e, if exact { Match::Exact } else { Match::Nearest })
             })
     }
@@ -281,6 +301,11 @@ mod tests {
                 end: "complete".into(),
             },
         }
+    }
+
+    fn plain(n: usize, k: usize) -> Product {
+        let groups = None;
+        Product { n, k, groups }
     }
 
     fn sample() -> Profile {
@@ -341,7 +366,7 @@ mod tests {
     fn the_nearest_entry_answers_and_foreign_kernels_do_not() {
         let p = sample();
         let choose = |n, k, m| {
-            p.choose((n, k), m, 2, None, Features::NONE)
+            p.choose(plain(n, k), m, 2, Features::NONE)
                 .map(|(e, how)| (e.n, e.bucket.first, how))
         };
         assert_eq!(choose(6912, 2560, 1), Some((6912, 1, Match::Exact)));
@@ -356,10 +381,10 @@ mod tests {
             entries: vec![entry(2560, 2560, 1, Isa::Interp)],
             ..Profile::default()
         };
-        let long = decode_only.choose((2560, 2560), 200, 2, None, Features::NONE);
+        let long = decode_only.choose(plain(2560, 2560), 200, 2, Features::NONE);
         assert_eq!(long, None, "what decodes best is no answer");
         assert_eq!(
-            Profile::default().choose((1, 1), 1, 1, None, Features::NONE),
+            Profile::default().choose(plain(1, 1), 1, 1, Features::NONE),
             None
         );
     }
@@ -378,7 +403,7 @@ mod tests {
         other.spec.nr = 16;
         p.entries.push(other);
         let nr = |threads| {
-            let found = p.choose((2560, 2560), 1, threads, None, Features::NONE);
+            let found = p.choose(plain(2560, 2560), 1, threads, Features::NONE);
             found.map(|(e, how)| (e.spec.nr, how))
         };
         assert_eq!(nr(1), Some((16, Match::Exact)));

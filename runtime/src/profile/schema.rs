@@ -5,7 +5,7 @@ use super::{
     Cache, Conditions, Entry, Evidence, HostRecord, M_BUCKETS, MBucket, Machine, Phase, Profile,
 };
 use crate::new_file::NewFile;
-use bitnet_codegen::KernelSpec;
+use bitnet_codegen::{Groups, KernelSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -133,7 +133,8 @@ struct FilePhase {
     tokens_per_s: BTreeMap<String, f64>,
 }
 
-/// `interval_ns`, `predicted_ns`, `regret`, `tied` and `code` are version 2's.
+/// `interval_ns`, `predicted_ns`, `regret`, `tied` and `code` are version 2's. The groups of columns that a product has
+/// scales for stand in `spec`, and nowhere else.
 #[derive(Serialize, Deserialize)]
 struct FileEntry {
     n: usize,
@@ -215,9 +216,10 @@ pub fn parse(text: &str) -> Result<Profile, ProfileError> {
         ..Profile::default()
     };
     for (i, e) in file.kernels.into_iter().enumerate() {
+        // Groups that this build does not have are as unknown as a family that it does not have.
         match e.spec.parse::<KernelSpec>() {
-            Ok(spec) => profile.entries.push(entry(i, e, spec)?),
-            Err(_) => profile.unknown.push(e.spec),
+            Ok(spec) if Groups::of(&spec).is_ok() => profile.entries.push(entry(i, e, spec)?),
+            _ => profile.unknown.push(e.spec),
         }
     }
     Ok(profile)
@@ -479,11 +481,21 @@ unsupported = 0
 
     #[test]
     fn an_unknown_kernel_is_kept_aside() {
-        let p = parse(&GOOD.replace("interp", "sse9")).expect("read");
-        assert_eq!(
-            (p.entries.len(), &p.unknown[..]),
-            (0, &["i2s-i2s-1x32c16-sse9".to_owned()][..])
-        );
+        for name in ["sse9", "interp-g100"] {
+            let p = parse(&GOOD.replace("interp", name)).expect("read");
+            let unknown = format!("i2s-i2s-1x32c16-{name}");
+            assert_eq!((p.entries.len(), &p.unknown[..]), (0, &[unknown][..]));
+        }
+    }
+
+    #[test]
+    fn the_groups_of_a_product_stand_in_the_name_of_its_kernel() {
+        let of = |name: &str| {
+            let p = parse(&GOOD.replace("interp", name)).expect("read");
+            p.entries[0].product().to_string()
+        };
+        assert_eq!(of("interp"), "64x64");
+        assert_eq!(of("interp-g64-p2-s16"), "64x64-g64");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! and another run goes on with the next. What is recorded is compared, however little it is.
 
 use bitnet_codegen::{Features, KernelSpec, Problem};
+use bitnet_runtime::graph::Product;
 use bitnet_runtime::pool::Pool;
 use bitnet_runtime::profile::{Entry, MBucket, Machine, Phase, Profile, find_shipped};
 use bitnet_runtime::synth::Shape;
@@ -71,30 +72,30 @@ fn run(o: &Options) -> Result<()> {
     let folder = folder.unwrap_or_else(|| workspace().join("target/exhaustive"));
     fs::create_dir_all(&folder)?;
     let shapes = Shapes::of_shape(Shape::find(&o.shapes)?);
-    let products = shapes.sizes()?;
-    let recordings = record(o, &folder, &products)?;
+    let products = &shapes.distinct;
+    let recordings = record(o, &folder, products)?;
     if recordings.is_empty() {
         return Err("nothing is recorded yet; a larger --seconds lets the first end".into());
     }
     let tuned = tune(o, &folder)?;
     let exhaustive = table(&recordings, &tuned);
     for &threads in &o.threads {
-        compare(threads, &shapes, &products, [&tuned, &exhaustive])?;
+        compare(threads, &shapes, products, [&tuned, &exhaustive])?;
     }
     Ok(())
 }
 
 /// The recordings, decoding first; those that are not there are made as far as time suffices.
-fn record(o: &Options, folder: &Path, products: &[(usize, usize)]) -> Result<Vec<Landscape>> {
+fn record(o: &Options, folder: &Path, products: &[Product]) -> Result<Vec<Landscape>> {
     let (start, limit) = (Instant::now(), Duration::from_secs(o.seconds));
     let (mut recordings, mut longest) = (Vec::new(), Duration::ZERO);
     for &m in &o.m {
         for &threads in &o.threads {
-            for &(n, k) in products {
-                let path = folder.join(format!("m{m}-{n}x{k}-t{threads}.toml"));
+            for product in products {
+                let path = folder.join(format!("m{m}-{product}-t{threads}.toml"));
                 if !path.exists() && start.elapsed() + longest < limit {
                     let args = format!(
-                        "--record {} --shapes {} --product {n}x{k} --m {m} -t {threads}",
+                        "--record {} --shapes {} --product {product} --m {m} -t {threads}",
                         path.display(),
                         o.shapes
                     );
@@ -148,7 +149,8 @@ fn table(recordings: &[Landscape], tuned: &Profile) -> Profile {
         };
         let of_product = |e: &&mut Entry| {
             let q = question(e);
-            (q.n, q.k, q.m, q.threads, q.groups) == (n, k, MBucket::of(m).first, threads, None)
+            let own = (n, k, MBucket::of(m).first, threads, recording.case.groups);
+            (q.n, q.k, q.m, q.threads, q.groups) == own
         };
         let head = format!(
             "{m:>4}  {n:>6} x {k:>6}  {threads:>7}  {:>10}  {:>8.1}",
@@ -186,7 +188,7 @@ const ROUNDS: usize = 31;
 fn compare(
     threads: usize,
     shapes: &Shapes,
-    products: &[(usize, usize)],
+    products: &[Product],
     [tuned, exhaustive]: [&Profile; 2],
 ) -> Result<()> {
     let (clock, features, here) = (Instant::now(), Features::detect(), Machine::probe());

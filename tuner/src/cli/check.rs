@@ -10,7 +10,8 @@ use anyhow::{Result, bail};
 use bitnet_cli::cpu::features;
 use bitnet_cli::signals;
 use bitnet_cli::terminal::Terminal;
-use bitnet_codegen::{KernelSpec, Problem, plan};
+use bitnet_codegen::{KernelSpec, plan};
+use bitnet_runtime::graph::Product;
 use bitnet_runtime::pool::Pool;
 use serde::Serialize;
 use std::collections::HashMap;
@@ -72,11 +73,8 @@ type Judge = Box<dyn FnMut(&KernelSpec, usize) -> std::result::Result<(), Reject
 /// Runs the kernels as they are emitted here.
 fn native(host: &Host) -> Result<Judge> {
     let mut lab = Lab::new(host.features, plan, host.threads, host.last_level_bytes());
-    let case = Case {
-        problem: Problem::new(1, 1, 1),
-        threads: host.threads,
-        cold: false,
-    };
+    let (n, k, groups) = (1, 1, None);
+    let case = Case::new(Product { n, k, groups }, 1, host.threads, false);
     lab.open(&Space::of(case, Vec::new()))?;
     Ok(Box::new(move |spec, k| lab.verify(spec, k)))
 }

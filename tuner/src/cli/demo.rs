@@ -150,7 +150,7 @@ fn tune(
     let shapes = Shapes::of_model(&setup.open_model()?)?;
     let task = Task {
         cold: shapes.weights / 4 > host.last_level_bytes() / 2,
-        products: shapes.sizes()?,
+        products: shapes.distinct,
         buckets: (0..M_BUCKETS.len()).collect(),
         threads: vec![threads],
         budget: Duration::from_secs(options.budget),

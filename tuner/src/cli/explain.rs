@@ -29,6 +29,8 @@ pub struct Options {
 pub struct Row {
     pub(super) n: usize,
     pub(super) k: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) group: Option<usize>,
     pub(super) tokens: String,
     pub(super) spec: String,
     pub(super) cold: bool,
@@ -84,6 +86,7 @@ fn row(e: &Entry) -> Row {
     Row {
         n: e.n,
         k: e.k,
+        group: e.product().groups.map(|g| g.scales.k),
         tokens: e.bucket.to_string(),
         spec: e.spec.to_string(),
         cold: v.cold,
@@ -175,9 +178,11 @@ fn words(r: &Row) -> String {
         );
     }
     let mut out = format!(
-        "{} x {} (N x K), {} tokens, {} threads, {weights}:\n  {} won with {:.1} us (±{:.1}, {} timings{}): {:.1} GB/s, {:.1} GMAC/s, {:.0} % of the roofline\n",
+        "{} x {} (N x K){}, {} tokens, {} threads, {weights}:\n  {} won with {:.1} us (±{:.1}, {} timings{}): {:.1} GB/s, {:.1} GMAC/s, {:.0} % of the roofline\n",
         r.n,
         r.k,
+        r.group
+            .map_or(String::new(), |g| format!(", a scale for each {g} columns")),
         r.tokens,
         r.threads,
         r.spec,

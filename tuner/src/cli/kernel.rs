@@ -14,7 +14,7 @@ use bitnet_cli::args::{kernel_spec, thread_count};
 use bitnet_cli::cpu::features;
 use bitnet_cli::signals;
 use bitnet_cli::terminal::Terminal;
-use bitnet_codegen::{Isa, KernelSpec, plan};
+use bitnet_codegen::{Groups, Isa, KernelSpec, plan};
 use clap::Args;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -54,6 +54,8 @@ pub struct Report {
     m: usize,
     n: usize,
     k: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<usize>,
     threads: usize,
     verified: bool,
     cold: bool,
@@ -76,7 +78,7 @@ pub struct Report {
 /// # Errors
 /// When the kernel does not exist here or differs from the oracle.
 pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
-    let problem = options.shape.problem()?;
+    let (problem, groups) = (options.shape.problem()?, groups(options)?);
     let host = Host::probe(features(terminal));
     let threads = options.threads.unwrap_or(host.threads);
     let measured = host.measure(&[threads], MEASURING)?;
@@ -85,6 +87,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
         .context("the peaks were just measured")?;
     let case = Case {
         problem,
+        groups,
         threads,
         cold: !options.hot,
     };
@@ -108,12 +111,13 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     }
     let s = samples.summary().context("samples were taken")?;
     let (spec, weight_bytes) = (&candidate.spec, candidate.weight_bytes);
-    let floor = bound::floor(problem, weight_bytes, case.cold, peaks);
+    let floor = bound::floor(case.macs(), weight_bytes, case.cold, peaks);
     let report = Report {
         spec: spec.to_string(),
         m: problem.m,
         n: problem.n,
         k: problem.k,
+        group: case.groups.map(|g| g.scales.k),
         threads,
         verified: true,
         cold: case.cold,
@@ -124,13 +128,28 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
         predicted_ns: candidate.estimate.ns,
         weight_bytes,
         gb_per_s: weight_bytes as f64 / s.median_ns,
-        gmac_per_s: problem.macs() as f64 / s.median_ns,
+        gmac_per_s: case.macs() as f64 / s.median_ns,
         roofline_fraction: bound::fraction(floor, s.median_ns),
         memory_bound: floor.memory_bound,
         read_gb_per_s: peaks.read_gb_per_s,
         peak_gmac_per_s: peaks.dot_gmac_per_s,
     };
     terminal.print(&report, || text(&report))
+}
+
+/// The groups that the named kernel has, else those that the options ask for.
+fn groups(options: &Options) -> Result<Option<Groups>> {
+    let asked = options.shape.groups()?;
+    let Some(spec) = &options.spec else {
+        return Ok(asked);
+    };
+    let named = Groups::of(spec)?;
+    if asked.is_some() && asked != named {
+        bail!(
+            "{spec} has other groups than --group, --acts and --scales ask for; its name alone says them"
+        );
+    }
+    Ok(named)
 }
 
 /// The one kernel that was named, or all that the options leave.
@@ -203,12 +222,14 @@ fn text(r: &Report) -> String {
         "dot-product peak"
     };
     format!(
-        "{}\n{} x {} x {} (M x N x K), {} threads, {kind} weights, verified\n\
+        "{}\n{} x {} x {} (M x N x K){}, {} threads, {kind} weights, verified\n\
          {:.1} us (±{:.1}, the model expects {:.1})   {:.1} GB/s of {:.1}   {:.1} GMAC/s of {:.1}   {:.0} % of the roofline ({limit})\n",
         r.spec,
         r.m,
         r.n,
         r.k,
+        r.group
+            .map_or(String::new(), |g| format!(", a scale for each {g} columns")),
         r.threads,
         r.median_ns / 1e3,
         r.mad_ns / 1e3,

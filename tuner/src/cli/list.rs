@@ -50,6 +50,8 @@ struct Report {
     m: usize,
     n: usize,
     k: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<usize>,
     families: Vec<Family>,
     kernels: Vec<Row>,
     absent: Vec<String>,
@@ -91,7 +93,7 @@ fn refusal(spec: &KernelSpec, k: usize, cpu: Features) -> Option<String> {
 /// # Errors
 /// When the output cannot be written.
 pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
-    let problem = options.shape.problem()?;
+    let (problem, groups) = (options.shape.problem()?, options.shape.groups()?);
     let cpu = features(terminal);
     let wanted = |isa: Isa| options.all || isa.runs_on(cpu);
     let mut kernels = Vec::new();
@@ -99,7 +101,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     if options.defaults {
         for &family in VARIANTS {
             for &isa in Isa::ALL.iter().filter(|&&i| wanted(i)) {
-                match space::specs(family, isa, problem.m) {
+                match space::of_product(family, isa, problem.m, groups) {
                     Ok(specs) => {
                         // The first spec that runs stands for the family; its very first if none does.
                         let runs = specs.iter().find(|s| refusal(s, problem.k, cpu).is_none());
@@ -110,7 +112,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
             }
         }
     } else {
-        let found = space::candidates(problem, wanted);
+        let found = space::candidates(problem, groups, wanted);
         kernels.extend(
             found
                 .candidates
@@ -137,6 +139,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
         m: problem.m,
         n: problem.n,
         k: problem.k,
+        group: groups.map(|g| g.scales.k),
         families,
         kernels,
         absent,

@@ -21,7 +21,10 @@ use anyhow::{Result, bail};
 use bitnet_cli::args::thread_count;
 use bitnet_cli::signals;
 use bitnet_cli::terminal::{Terminal, exit_code};
-use bitnet_codegen::Problem;
+use bitnet_codegen::layout::scales::{GroupScales, Stored};
+use bitnet_codegen::variant::groups::{GROUP_STEP, MAX_K, MAX_PLANES};
+use bitnet_codegen::{Groups, Problem};
+use bitnet_runtime::graph::Acts;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -102,7 +105,7 @@ enum Command {
     },
 }
 
-/// A problem on the command line.
+/// A product on the command line.
 #[derive(Args, Clone, Copy)]
 pub struct Shape {
     /// Tokens.
@@ -114,9 +117,51 @@ pub struct Shape {
     /// Input features.
     #[arg(long, default_value_t = 2560, value_parser = dimension)]
     k: usize,
+    /// Columns that share a scale, where kernels apply such scales: 32 to 256 in steps of 32.
+    #[arg(long)]
+    group: Option<usize>,
+    /// How fine the inputs of such a product are: i8 or i16 (i16, unless given).
+    #[arg(long, requires = "group", value_parser = acts)]
+    acts: Option<Acts>,
+    /// How each of these scales is stored: f16 or f32 (f16, unless given).
+    #[arg(long, requires = "group", value_parser = stored)]
+    scales: Option<Stored>,
+}
+
+fn stored(text: &str) -> Result<Stored, String> {
+    match text {
+        "f16" => Ok(Stored::F16),
+        "f32" => Ok(Stored::F32),
+        _ => Err("expected f16 or f32".into()),
+    }
+}
+
+fn acts(text: &str) -> Result<Acts, String> {
+    let fits = Acts::of(text).filter(|a| a.planes() <= MAX_PLANES);
+    fits.ok_or_else(|| "expected i8 or i16".into())
 }
 
 impl Shape {
+    /// The groups of the product.
+    ///
+    /// # Errors
+    /// When kernels have none of that size.
+    fn groups(self) -> Result<Option<Groups>> {
+        let Some(k) = self.group else {
+            return Ok(None);
+        };
+        if !k.is_multiple_of(GROUP_STEP) || !(GROUP_STEP..=MAX_K).contains(&k) {
+            bail!(
+                "groups of {k} columns: kernels have {GROUP_STEP} to {MAX_K} in steps of {GROUP_STEP}"
+            );
+        }
+        let stored = self.scales.unwrap_or(Stored::F16);
+        Ok(Some(Groups {
+            scales: GroupScales { k, stored },
+            planes: self.acts.unwrap_or(Acts::I16).planes(),
+        }))
+    }
+
     fn problem(self) -> Result<Problem> {
         let problem = Problem::new(self.m, self.n, self.k);
         let most = 1u64 << 32;

@@ -77,8 +77,11 @@ impl<'t> Progress<'t> {
 
 fn head(case: &Case) -> String {
     let p = case.problem;
+    let groups = case
+        .groups
+        .map_or(String::new(), |g| format!(" g{}", g.scales.k));
     format!(
-        "{:>4} x {:>6} x {:>6}  {} threads",
+        "{:>4} x {:>6} x {:>6}{groups}  {} threads",
         p.m, p.n, p.k, case.threads
     )
 }
@@ -92,7 +95,7 @@ pub fn line(case: &Case, outcome: &Outcome, open: usize) -> String {
     format!(
         "{head}  {:>9.1} us  {:>7.1} GMAC/s  {}  ({} timed{}, {}, {open} searches left)",
         s.median_ns / 1e3,
-        case.problem.macs() as f64 / s.median_ns,
+        case.macs() as f64 / s.median_ns,
         winner.spec,
         outcome.timed(),
         match outcome.tied {

@@ -13,7 +13,7 @@ use crate::tuning::{self, Task};
 use anyhow::{Result, bail};
 use bitnet_cli::signals;
 use bitnet_cli::terminal::Terminal;
-use bitnet_codegen::{Problem, plan};
+use bitnet_codegen::plan;
 use bitnet_runtime::new_file::NewFile;
 use bitnet_runtime::profile::M_BUCKETS;
 use serde::Serialize;
@@ -34,7 +34,7 @@ struct Recorded {
 /// # Errors
 /// When `task` is of several, or the file cannot be written.
 pub fn run(terminal: &Terminal, path: &Path, host: &Host, task: &Task) -> Result<()> {
-    let ([(n, k)], [bucket], [threads]) =
+    let ([product], [bucket], [threads]) =
         (&task.products[..], &task.buckets[..], &task.threads[..])
     else {
         bail!(
@@ -47,11 +47,8 @@ pub fn run(terminal: &Terminal, path: &Path, host: &Host, task: &Task) -> Result
     check_writable(path)?;
     terminal.note(&format!("measuring {}", host.machine.kind()));
     let measured = host.measure(&counts(&task.threads, host), MEASURING)?;
-    let case = Case {
-        problem: Problem::new(M_BUCKETS[*bucket].first, *n, *k),
-        threads: *threads,
-        cold: task.cold,
-    };
+    let m = M_BUCKETS[*bucket].first;
+    let case = Case::new(*product, m, *threads, task.cold);
     let features = host.features;
     let mut atlas = Atlas::new(Box::new(move |s| s.isa.runs_on(features)));
     let costs = host.costs(&measured);
@@ -80,8 +77,7 @@ pub fn run(terminal: &Terminal, path: &Path, host: &Host, task: &Task) -> Result
         samples,
     };
     let head = format!(
-        "# Every candidate of one product with its timings in nanoseconds. Written by\n# bitnet-tune tune --record FILE --product {n}x{k} --m {} -t {threads}\n",
-        case.problem.m
+        "# Every candidate of one product with its timings in nanoseconds. Written by\n# bitnet-tune tune --record FILE --product {product} --m {m} -t {threads}\n"
     );
     let mut file = NewFile::create(path)?;
     file.write_all((head + &recording.render()).as_bytes())?;

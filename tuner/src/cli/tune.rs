@@ -14,6 +14,7 @@ use bitnet_cli::signals::{self, STOP};
 use bitnet_cli::terminal::Terminal;
 use bitnet_codegen::plan;
 use bitnet_runtime::format::Model;
+use bitnet_runtime::graph::Product;
 use bitnet_runtime::new_file::NewFile;
 use bitnet_runtime::profile::{self, Entry, M_BUCKETS, MBucket, Profile};
 use bitnet_runtime::setup::Setup;
@@ -44,9 +45,9 @@ pub struct Options {
     /// Only these token counts (their ranges), for instance 1,128.
     #[arg(long, value_delimiter = ',', value_parser = super::dimension)]
     m: Vec<usize>,
-    /// Only these products, for instance 2560x6912 (N x K).
-    #[arg(long, value_delimiter = ',', value_parser = product)]
-    product: Vec<(usize, usize)>,
+    /// Only these products, for instance 2560x6912 (N x K), or 4096x2048-g128 where groups of columns have scales.
+    #[arg(long, value_delimiter = ',', value_parser = named)]
+    product: Vec<Named>,
     /// Keep what the profile already holds for this machine and tune the rest.
     #[arg(long)]
     resume: bool,
@@ -61,12 +62,33 @@ pub struct Options {
     for_machine: Option<PathBuf>,
 }
 
-/// `2560x6912`.
-fn product(text: &str) -> Result<(usize, usize), String> {
-    let (n, k) = text
+/// A product as it is printed; without groups it stands for any.
+#[derive(Clone, Copy)]
+struct Named {
+    n: usize,
+    k: usize,
+    group: Option<usize>,
+}
+
+impl Named {
+    fn is(self, product: &Product) -> bool {
+        let group = product.groups.map(|g| g.scales.k);
+        let groups = self.group.is_none() || self.group == group;
+        (product.n, product.k) == (self.n, self.k) && groups
+    }
+}
+
+/// `2560x6912`, `4096x2048-g128`.
+fn named(text: &str) -> Result<Named, String> {
+    let (size, group) = match text.split_once("-g") {
+        Some((size, group)) => (size, Some(super::dimension(group)?)),
+        None => (text, None),
+    };
+    let (n, k) = size
         .split_once('x')
         .ok_or("expected NxK, for instance 2560x6912")?;
-    Ok((super::dimension(n)?, super::dimension(k)?))
+    let (n, k) = (super::dimension(n)?, super::dimension(k)?);
+    Ok(Named { n, k, group })
 }
 
 /// The document of `tune --json`.
@@ -245,9 +267,8 @@ fn write(
 
 /// Puts back what has no successor among `entries`.
 fn keep(old: Vec<Entry>, entries: &mut Vec<Entry>) {
-    let key = |e: &Entry| (e.n, e.k, e.bucket, e.evidence.threads);
     for entry in old {
-        if !entries.iter().any(|e| key(e) == key(&entry)) {
+        if !entries.iter().any(|e| e.question() == entry.question()) {
             entries.push(entry);
         }
     }
@@ -268,9 +289,12 @@ fn task(options: &Options, host: &Host) -> Result<(Task, Option<Model>, usize)> 
         }
     };
     let weights = shapes.weights;
-    let mut products = shapes.sizes()?;
+    let mut products = shapes.distinct;
+    if products.is_empty() {
+        bail!("the model has no ternary products: all its projections are kept in float");
+    }
     if !options.product.is_empty() {
-        products.retain(|p| options.product.contains(p));
+        products.retain(|p| options.product.iter().any(|named| named.is(p)));
         if products.is_empty() {
             bail!(
                 "the model has none of these products; `bitnet-tune tune --help` shows how they are written"

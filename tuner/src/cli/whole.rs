@@ -9,6 +9,7 @@ use bitnet_cli::terminal::Terminal;
 use bitnet_codegen::TernaryMatrix;
 use bitnet_runtime::engine::EngineOptions;
 use bitnet_runtime::format::Model;
+use bitnet_runtime::graph::Product;
 use bitnet_runtime::pool::Pool;
 use bitnet_runtime::profile::{self, Phase, Profile};
 use std::sync::Arc;
@@ -26,7 +27,7 @@ pub struct WholeToken {
     /// Its ternary weights.
     pub weights: usize,
     /// Its products.
-    pub products: Vec<(usize, usize)>,
+    pub products: Vec<Product>,
     /// Numbers of threads.
     pub threads: Vec<usize>,
 }
@@ -87,7 +88,7 @@ impl WholeToken {
 struct Tokens<'h> {
     host: &'h Host,
     model: Option<Arc<Model>>,
-    matrices: Vec<TernaryMatrix>,
+    matrices: Vec<(Product, TernaryMatrix)>,
     weights: usize,
     shipped: Profile,
 }

@@ -47,12 +47,7 @@ pub struct Forge {
 
 /// Builds one kernel.
 pub(super) fn make(planner: Planner, features: Features, (spec, k): &Order) -> Made {
-    let plan = planner(spec, *k)?;
-    if plan.groups.is_some() {
-        let why = format!("{spec} scales groups of columns itself, which is not timed here");
-        return Err(Rejection::NotHere(why));
-    }
-    let set = KernelSet::build(vec![plan], features).map_err(|e| match e {
+    let set = KernelSet::build(vec![planner(spec, *k)?], features).map_err(|e| match e {
         KernelError::Unsupported(e) => e.into(),
         KernelError::NoBackend(e) => e.into(),
         KernelError::Check(e) => e.into(),

@@ -7,16 +7,18 @@
 
 pub mod forge;
 pub mod interpreted;
+pub mod layer;
 mod packed;
 pub mod verify;
 
 use crate::search::{Bench, Rejection};
 use crate::space::Space;
 use crate::space::model::Case;
-use bitnet_codegen::{Activations, Features, Kernel, KernelSpec};
-use bitnet_runtime::network::linear::{Linear, Workspace};
+use bitnet_codegen::{Features, Groups, Kernel, KernelSpec};
+use bitnet_runtime::network::linear::Workspace;
 use bitnet_runtime::pool::{Pool, PoolError};
 use forge::{Forge, Planner};
+use layer::{Layer, Tokens};
 use packed::{Key, PackedWeights, Turn};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -34,7 +36,7 @@ const PACKED_BYTES: usize = 1 << 30;
 struct Ready {
     kernel: Arc<Kernel>,
     key: Key,
-    copies: Vec<Linear>,
+    copies: Vec<Layer>,
     turn: Turn,
     work: Workspace,
     inner: usize,
@@ -45,7 +47,7 @@ struct Job {
     case: Case,
     specs: Vec<KernelSpec>,
     ready: HashMap<usize, Ready>,
-    acts: Arc<Activations>,
+    acts: Arc<Tokens>,
     spot: Option<Spot>,
     y: Vec<f32>,
 }
@@ -56,7 +58,7 @@ pub struct Lab {
     verifier: Verifier,
     packed: PackedWeights,
     pools: BTreeMap<usize, Pool>,
-    acts: HashMap<(usize, usize), Arc<Activations>>,
+    acts: HashMap<(usize, usize, Option<Groups>), Arc<Tokens>>,
     jobs: Vec<Job>,
     /// Of the code of every kernel that was prepared.
     digests: HashMap<(KernelSpec, usize), u64>,
@@ -93,8 +95,9 @@ impl Lab {
             place.insert(Pool::new(case.threads)?);
         }
         let (m, n, k) = (case.problem.m, case.problem.n, case.problem.k);
-        let acts = self.acts.entry((m, k));
-        let acts = Arc::clone(acts.or_insert_with(|| Arc::new(verify::tokens(0, m, k))));
+        let acts = self.acts.entry((m, k, case.groups));
+        let tokens = || Arc::new(verify::tokens(0, m, k, case.groups));
+        let acts = Arc::clone(acts.or_insert_with(tokens));
         self.jobs.push(Job {
             case,
             specs: space.candidates().iter().map(|c| c.spec.clone()).collect(),
@@ -183,8 +186,7 @@ impl View<'_> {
         let start = Instant::now();
         for _ in 0..ready.inner {
             let copy = ready.turn.next(&ready.copies);
-            let (work, n) = (&mut ready.work, job.case.problem.n);
-            copy.forward(pool, work, &job.acts, &mut job.y, n, 0);
+            copy.forward(pool, &mut ready.work, &job.acts, &mut job.y);
         }
         start.elapsed()
     }
@@ -213,23 +215,21 @@ impl Bench for View<'_> {
             ..
         } = &mut *self.lab;
         let job = &mut jobs[self.job];
-        let (n, k) = (job.case.problem.n, job.case.problem.k);
-        let kernel = forge.get(&job.specs[id], k)?;
-        digests.insert((job.specs[id].clone(), k), kernel.code_digest());
+        let product = job.case.product();
+        let kernel = forge.get(&job.specs[id], product.k)?;
+        digests.insert((job.specs[id].clone(), product.k), kernel.code_digest());
         let pool = &pools[&job.case.threads];
         verifier.verify(pool, &kernel)?;
-        let key = PackedWeights::key(&kernel, n, job.case.cold);
+        let key = PackedWeights::key(&kernel, product.n, job.case.cold);
         let (copies, turn) = packed.under(key, pool, &kernel);
         let mut work = Workspace::new(pool);
-        work.make_room(&copies[0]);
-        let mut sums = vec![i32::MIN; job.acts.m * n];
-        let copy = turn.next(&copies);
-        copy.accumulate(pool, &mut work, &job.acts, &mut sums);
+        copies[0].make_room(&mut work);
+        let got = turn.next(&copies).exact(pool, &mut work, &job.acts);
         if job.spot.is_none() {
-            job.spot = Some(Spot::new(&packed.matrix(n, k), &job.acts));
+            job.spot = Some(Spot::new(&packed.matrix(product), &job.acts));
         }
         if let Some(spot) = &job.spot {
-            spot.check(&kernel, &sums)?;
+            spot.check(&kernel, &got)?;
         }
         job.ready.insert(
             id,

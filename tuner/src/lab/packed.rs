@@ -1,10 +1,11 @@
 //! Packed weights to time kernels on: copies of one matrix for each panel shape, shared by every candidate and
 //! every number of tokens that reads it, and dropped, least used first, before they take too much memory.
 
+use super::layer::Layer;
 use bitnet_codegen::layout::PanelShape;
-use bitnet_codegen::trit::TritError;
+use bitnet_codegen::layout::scales::GroupScales;
 use bitnet_codegen::{Kernel, TernaryMatrix};
-use bitnet_runtime::network::linear::{Linear, same_for_all};
+use bitnet_runtime::graph::Product;
 use bitnet_runtime::pool::Pool;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,11 +23,12 @@ pub struct Key {
     n: usize,
     layout: &'static str,
     shape: PanelShape,
+    scales: Option<GroupScales>,
     cold: bool,
 }
 
 struct Copies {
-    copies: Vec<Linear>,
+    copies: Vec<Layer>,
     turn: Turn,
     used: u64,
 }
@@ -38,7 +40,7 @@ pub struct Turn(Arc<AtomicUsize>);
 
 impl Turn {
     /// The next of `copies`.
-    pub fn next<'c>(&self, copies: &'c [Linear]) -> &'c Linear {
+    pub fn next<'c>(&self, copies: &'c [Layer]) -> &'c Layer {
         &copies[self.0.fetch_add(1, Ordering::Relaxed) % copies.len()]
     }
 }
@@ -46,7 +48,7 @@ impl Turn {
 /// The packed weights that are at hand.
 pub struct PackedWeights {
     at_hand: HashMap<Key, Copies>,
-    matrices: HashMap<(usize, usize), Arc<TernaryMatrix>>,
+    matrices: HashMap<(usize, usize, Option<GroupScales>), Arc<TernaryMatrix>>,
     turn: u64,
     most_bytes: usize,
     last_level_bytes: usize,
@@ -64,10 +66,11 @@ impl PackedWeights {
         }
     }
 
-    /// The weights of an N×K product.
-    pub fn matrix(&mut self, n: usize, k: usize) -> Arc<TernaryMatrix> {
-        let made = self.matrices.entry((n, k));
-        Arc::clone(made.or_insert_with(|| Arc::new(super::verify::matrix(n, k))))
+    /// The weights of a product; inputs of any number of planes multiply with the same.
+    pub fn matrix(&mut self, product: Product) -> Arc<TernaryMatrix> {
+        let Product { n, k, groups } = product;
+        let made = self.matrices.entry((n, k, groups.map(|g| g.scales)));
+        Arc::clone(made.or_insert_with(|| Arc::new(super::verify::matrix(product))))
     }
 
     /// Whose weights `kernel` reads for N rows.
@@ -77,6 +80,7 @@ impl PackedWeights {
             n,
             layout: panel.layout.name(),
             shape: panel.shape,
+            scales: panel.scales,
             cold,
         }
     }
@@ -90,8 +94,7 @@ impl PackedWeights {
     ///
     /// # Panics
     /// When `kernel` does not read panels of `key`.
-    pub fn under(&mut self, key: Key, pool: &Pool, kernel: &Arc<Kernel>) -> (Vec<Linear>, Turn) {
-        let kernels = same_for_all(kernel);
+    pub fn under(&mut self, key: Key, pool: &Pool, kernel: &Arc<Kernel>) -> (Vec<Layer>, Turn) {
         if !self.holds(&key) {
             let copies = self.pack(key, pool, kernel);
             self.make_room(&key, bytes(&copies));
@@ -102,16 +105,14 @@ impl PackedWeights {
         let found = self.at_hand.get_mut(&key).expect("packed above");
         found.used = self.turn;
         let copies = found.copies.iter();
-        let copies = copies.map(|c| c.share(&kernels).expect("panels of the key"));
+        let copies = copies.map(|c| c.share(kernel).expect("panels of the key"));
         (copies.collect(), found.turn.clone())
     }
 
-    fn pack(&mut self, key: Key, pool: &Pool, kernel: &Arc<Kernel>) -> Vec<Linear> {
-        let w = self.matrix(key.n, key.shape.k);
-        let first = Linear::new(pool, std::slice::from_ref(&*w), |_, _| {
-            Ok::<_, TritError>(same_for_all(kernel))
-        })
-        .expect("one scale for the whole matrix");
+    fn pack(&mut self, key: Key, pool: &Pool, kernel: &Arc<Kernel>) -> Vec<Layer> {
+        let (n, k, groups) = (key.n, key.shape.k, kernel.groups());
+        let w = self.matrix(Product { n, k, groups });
+        let first = Layer::of_one(pool, &w, kernel).expect("the scales that the kernel asks for");
         let count = if key.cold {
             (COLD_CACHES * self.last_level_bytes)
                 .div_ceil(first.packed_bytes())
@@ -119,7 +120,7 @@ impl PackedWeights {
         } else {
             1
         };
-        let mut copies: Vec<Linear> = (1..count).map(|_| first.duplicate()).collect();
+        let mut copies: Vec<Layer> = (1..count).map(|_| first.duplicate()).collect();
         copies.push(first);
         copies
     }
@@ -139,8 +140,8 @@ impl PackedWeights {
     }
 }
 
-fn bytes(copies: &[Linear]) -> usize {
-    copies.iter().map(Linear::packed_bytes).sum()
+fn bytes(copies: &[Layer]) -> usize {
+    copies.iter().map(Layer::packed_bytes).sum()
 }
 
 #[cfg(test)]

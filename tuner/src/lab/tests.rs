@@ -3,20 +3,21 @@
 use super::*;
 use crate::space::Atlas;
 use crate::space::model::tests::machine;
+use bitnet_codegen::layout::scales::{GroupScales, Stored};
 use bitnet_codegen::program::{Op, Program, Stmt};
-use bitnet_codegen::{Isa, Plan, Problem, Unsupported, plan};
+use bitnet_codegen::{Isa, Plan, Unsupported, plan};
+use bitnet_runtime::graph::Product;
 
 fn space(m: usize, n: usize, k: usize) -> Space {
+    space_of(Product { n, k, groups: None }, m)
+}
+
+fn space_of(product: Product, m: usize) -> Space {
     let cpu = Features::detect();
     let mut atlas = Atlas::new(Box::new(move |s| {
         s.isa.runs_on(cpu) && s.isa != Isa::Interp
     }));
-    let case = Case {
-        problem: Problem::new(m, n, k),
-        threads: 1,
-        cold: false,
-    };
-    atlas.space(case, &machine())
+    atlas.space(Case::new(product, m, 1, false), &machine())
 }
 
 /// Adds Σx where it should be subtracted.
@@ -56,9 +57,48 @@ fn a_planted_wrong_kernel_is_rejected_by_name() {
 }
 
 #[test]
+fn a_planted_wrong_kernel_with_groups_is_rejected_by_name() {
+    let (k, stored, planes) = (64, Stored::F16, 2);
+    let scales = GroupScales { k, stored };
+    let groups = Some(Groups { scales, planes });
+    // The last group is shorter, so that it stands outside of the loop.
+    let (n, k) = (70, 220);
+    let space = space_of(Product { n, k, groups }, 1);
+    let mut lab = Lab::new(Features::detect(), planted, 1, 1 << 20);
+    let job = lab.open(&space).expect("a thread");
+    let of = |family: &str| {
+        let all = space.candidates().iter();
+        all.enumerate().find(|(_, c)| c.spec.variant == family)
+    };
+    let (bad, candidate) = of("i2s").expect("i2s has groups");
+    let text = lab
+        .bench(job)
+        .prepare(bad)
+        .expect_err("it is wrong")
+        .to_string();
+    let name = candidate.spec.to_string();
+    assert!(
+        text.contains("WRONG RESULT") && text.contains(&name),
+        "{text}"
+    );
+    let (good, _) = of("dense").expect("dense has groups");
+    lab.bench(job).prepare(good).expect("the others are exact");
+}
+
+/// Without groups, and with groups of one plane and of two.
+fn kinds() -> [Option<Groups>; 3] {
+    let of = |k, stored, planes| {
+        let scales = GroupScales { k, stored };
+        Some(Groups { scales, planes })
+    };
+    [None, of(128, Stored::F16, 2), of(64, Stored::F32, 1)]
+}
+
+#[test]
 fn the_best_guess_of_every_family_is_exact_and_takes_time() {
-    for m in [1, 33] {
-        let space = space(m, 200, 320);
+    for (groups, m) in kinds().into_iter().flat_map(|g| [(g, 1), (g, 33)]) {
+        let (n, k) = (200, 320);
+        let space = space_of(Product { n, k, groups }, m);
         let mut lab = Lab::new(Features::detect(), plan, 2, 1 << 20);
         let job = lab.open(&space).expect("a thread");
         let mut seen: Vec<&str> = Vec::new();
@@ -79,7 +119,8 @@ fn the_best_guess_of_every_family_is_exact_and_takes_time() {
                 Err(e) => panic!("{}: {e}", c.spec),
             }
         }
-        assert!(seen.len() >= 5, "{seen:?}");
+        let known = if groups.is_some() { 3 } else { 5 };
+        assert!(seen.len() >= known, "{seen:?} with {groups:?}");
     }
 }
 

@@ -4,11 +4,16 @@
 //! all +1, all −1 and zeros, random activations beside ±127 and −128 throughout. Tall panels are checked on rows
 //! from all over them, for the oracle is slow by design.
 
+use super::layer::{Layer, Tokens};
 use crate::search::{Mismatch, Rejection};
+use bitnet_codegen::layout::scales::Stored;
 use bitnet_codegen::noise::Noise;
 use bitnet_codegen::trit::TritError;
-use bitnet_codegen::{Activations, Kernel, Problem, Scales, TernaryMatrix, oracle};
-use bitnet_runtime::network::linear::{Linear, Workspace, same_for_all};
+use bitnet_codegen::{
+    Activations, GroupedActs, Groups, Kernel, Problem, Scales, TernaryMatrix, oracle,
+};
+use bitnet_runtime::graph::Product;
+use bitnet_runtime::network::linear::Workspace;
 use bitnet_runtime::pool::Pool;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,24 +43,42 @@ fn fill_row(row: usize, codes: &mut [u8]) {
     }
 }
 
-/// A matrix of `n` such rows.
-pub fn matrix(n: usize, k: usize) -> TernaryMatrix {
-    TernaryMatrix::from_rows(n, k, Scales::Tensor(1.0), |row, codes| {
+/// The scale of group `g` of row `row`: one that is stored as it is.
+fn scale(row: usize, g: usize, stored: Stored) -> f32 {
+    let noise = stream((row * 31 + g) as u32)();
+    match stored {
+        Stored::F16 => (1 + noise % 2000) as f32 / 4096.0,
+        Stored::F32 => (1 + noise) as f32 * 1e-7,
+    }
+}
+
+/// A matrix of such rows.
+pub fn matrix(product: Product) -> TernaryMatrix {
+    let Product { n, k, groups } = product;
+    let scales = groups.map_or(Scales::Tensor(1.0), |groups| {
+        let of_row = |row| (0..groups.count(k)).map(move |g| scale(row, g, groups.scales.stored));
+        Scales::Group {
+            group_k: groups.scales.k,
+            scales: (0..n).flat_map(of_row).collect(),
+        }
+    });
+    TernaryMatrix::from_rows(n, k, scales, |row, codes| {
         fill_row(row, codes);
         Ok::<_, TritError>(())
     })
-    .expect("codes below 3 are a matrix")
+    .expect("codes below 3 and scales above 0 are a matrix")
 }
 
-/// Token `token` of every test: −128, 127 and −127 throughout, then random codes with extremes among them.
-fn fill_token(token: usize, k: usize) -> Vec<i8> {
+/// Row `row` of the activations of every test: −128, 127 and −127 throughout, then random codes with extremes among
+/// them.
+fn fill_acts(row: usize, k: usize) -> Vec<i8> {
     // A single token must be a mixed one: it is all that a decode kernel sees.
-    match token {
+    match row {
         1 => vec![-128; k],
         2 => vec![127; k],
         3 => vec![-127; k],
         _ => {
-            let mut next = stream(0xACE + token as u32);
+            let mut next = stream(0xACE + row as u32);
             let extreme = |i: usize| [127, -127, -128].get(i % 61).copied();
             (0..k)
                 .map(|i| extreme(i).unwrap_or_else(|| (next() % 255) as u8 as i8))
@@ -64,10 +87,18 @@ fn fill_token(token: usize, k: usize) -> Vec<i8> {
     }
 }
 
-/// Tokens `from..from + m` of every test.
-pub fn tokens(from: usize, m: usize, k: usize) -> Activations {
-    let q: Vec<i8> = (from..from + m).flat_map(|t| fill_token(t, k)).collect();
-    Activations::from_codes(m, k, &q)
+/// Tokens `from..from + m` of every test; each is a row of activations for each plane.
+pub fn tokens(from: usize, m: usize, k: usize, groups: Option<Groups>) -> Tokens {
+    let planes = groups.map_or(1, |g| g.planes);
+    let rows = from * planes..(from + m) * planes;
+    let q: Vec<i8> = rows.flat_map(|row| fill_acts(row, k)).collect();
+    let Some(groups) = groups else {
+        return Tokens::Plain(Activations::from_codes(m, k, &q));
+    };
+    let of_token = |t| (0..groups.count(k)).map(move |g| scale(t, g, Stored::F32));
+    let scales: Vec<f32> = (from..from + m).flat_map(of_token).collect();
+    let width = (groups.scales.k, planes);
+    Tokens::Grouped(GroupedActs::from_codes((m, k), width, &q, &scales))
 }
 
 /// `count` rows from all over `n`, the first and the last among them.
@@ -84,13 +115,13 @@ fn spread(n: usize, count: usize) -> Vec<usize> {
         .collect()
 }
 
-/// Sums of rows that the oracle has been asked for.
-type Known = HashMap<(usize, usize, usize, usize), Vec<i32>>;
+/// Rows that the oracle has been asked for: groups, K, row, first token, tokens.
+type Known = HashMap<(Option<Groups>, usize, usize, usize, usize), Vec<f64>>;
 
 /// Compares kernels with the oracle; each kernel and K once.
 #[derive(Default)]
 pub struct Verifier {
-    matrices: HashMap<(usize, usize), Arc<TernaryMatrix>>,
+    matrices: HashMap<Product, Arc<TernaryMatrix>>,
     rows: Known,
     verdicts: HashMap<(String, usize), Result<(), Rejection>>,
 }
@@ -120,23 +151,19 @@ impl Verifier {
         let most: usize = sizes.iter().sum();
         // The smallest tile is larger than one token: the last one is filled up with zeros.
         let m = most + usize::from(!sizes.contains(&1)) * 3;
-        let w = Arc::clone(
-            self.matrices
-                .entry((n, k))
-                .or_insert_with(|| Arc::new(matrix(n, k))),
-        );
-        let layer = Linear::new(pool, std::slice::from_ref(&*w), |_, _| {
-            Ok::<_, TritError>(same_for_all(kernel))
-        })
-        .map_err(|e| Rejection::NotHere(e.to_string()))?;
+        let groups = kernel.groups();
+        let product = Product { n, k, groups };
+        let w = self.matrices.entry(product);
+        let w = Arc::clone(w.or_insert_with(|| Arc::new(matrix(product))));
+        let layer = Layer::of_one(pool, &w, kernel);
+        let layer = layer.map_err(|e| Rejection::NotHere(e.to_string()))?;
         let mut work = Workspace::new(pool);
         // A tile of one token sees one token: the extremes have a turn of their own.
         let starts: &[usize] = if m < 4 { &[0, 1, 2, 3] } else { &[0] };
         for &from in starts {
-            let acts = tokens(from, m, k);
-            let mut sums = vec![i32::MIN; m * n];
-            layer.accumulate(pool, &mut work, &acts, &mut sums);
-            self.compare(kernel, &w, &acts, from, &sums)?;
+            let acts = tokens(from, m, k, groups);
+            let got = layer.exact(pool, &mut work, &acts);
+            self.compare(kernel, &w, &acts, from, &got)?;
         }
         Ok(())
     }
@@ -145,37 +172,57 @@ impl Verifier {
         &mut self,
         kernel: &Kernel,
         w: &TernaryMatrix,
-        acts: &Activations,
+        acts: &Tokens,
         from: usize,
-        sums: &[i32],
+        got: &[f64],
     ) -> Result<(), Rejection> {
-        let (n, k, m) = (w.n(), w.k(), acts.m);
+        let (n, k, m) = (w.n(), w.k(), acts.m());
         for row in spread(n, ROWS) {
             let want = self
                 .rows
-                .entry((k, row, from, m))
-                .or_insert_with(|| sums_of(w, row, acts));
-            for (t, &want) in want.iter().enumerate() {
-                let got = sums[t * n + row];
-                if got != want {
-                    return Err(wrong(kernel, (t, row), got, want));
-                }
-            }
+                .entry((kernel.groups(), k, row, from, m))
+                .or_insert_with(|| told(w, row, acts));
+            same(kernel, (row, n), got, want)?;
         }
         Ok(())
     }
 }
 
-/// The oracle's sums of one row for all tokens.
-fn sums_of(w: &TernaryMatrix, row: usize, acts: &Activations) -> Vec<i32> {
-    let tokens = (0..acts.m).flat_map(|t| acts.rows(t, 1)[..acts.k].to_vec());
-    let x: Vec<i8> = tokens.collect();
-    let mut y = vec![0; acts.m];
-    oracle::output(w, row, &x, &mut y);
-    y
+/// What the oracle tells of one row for all tokens.
+fn told(w: &TernaryMatrix, row: usize, acts: &Tokens) -> Vec<f64> {
+    match acts {
+        Tokens::Plain(acts) => {
+            let tokens = (0..acts.m).flat_map(|t| acts.rows(t, 1)[..acts.k].to_vec());
+            let x: Vec<i8> = tokens.collect();
+            let mut y = vec![0; acts.m];
+            oracle::output(w, row, &x, &mut y);
+            y.into_iter().map(f64::from).collect()
+        }
+        Tokens::Grouped(acts) => {
+            let mut y = vec![0.0; acts.m];
+            oracle::output_grouped(w, row, acts, &mut y);
+            y.into_iter().map(f64::from).collect()
+        }
+    }
 }
 
-fn wrong(kernel: &Kernel, at: (usize, usize), got: i32, want: i32) -> Rejection {
+/// Compares row `row` of `got`, `[m, n]`, with what the oracle told, bit by bit.
+fn same(
+    kernel: &Kernel,
+    (row, n): (usize, usize),
+    got: &[f64],
+    want: &[f64],
+) -> Result<(), Rejection> {
+    for (t, &want) in want.iter().enumerate() {
+        let got = got[t * n + row];
+        if got.to_bits() != want.to_bits() {
+            return Err(wrong(kernel, (t, row), got, want));
+        }
+    }
+    Ok(())
+}
+
+fn wrong(kernel: &Kernel, at: (usize, usize), got: f64, want: f64) -> Rejection {
     let (token, row) = at;
     Rejection::Wrong(Mismatch {
         spec: kernel.spec().clone(),
@@ -190,34 +237,27 @@ fn wrong(kernel: &Kernel, at: (usize, usize), got: i32, want: i32) -> Rejection 
 /// A few rows of a product and what the oracle says of them: whether the runtime puts the results of a kernel
 /// where they belong.
 pub struct Spot {
-    rows: Vec<(usize, Vec<i32>)>,
+    rows: Vec<(usize, Vec<f64>)>,
     n: usize,
 }
 
 impl Spot {
     /// Of `w` times `acts`.
-    pub fn new(w: &TernaryMatrix, acts: &Activations) -> Self {
+    pub fn new(w: &TernaryMatrix, acts: &Tokens) -> Self {
         let rows = spread(w.n(), 8).into_iter();
         Self {
-            rows: rows.map(|row| (row, sums_of(w, row, acts))).collect(),
+            rows: rows.map(|row| (row, told(w, row, acts))).collect(),
             n: w.n(),
         }
     }
 
-    /// Compares `sums`, `[m, n]`, made by `kernel`.
+    /// Compares `got`, `[m, n]`, made by `kernel`.
     ///
     /// # Errors
     /// [`Rejection::Wrong`].
-    pub fn check(&self, kernel: &Kernel, sums: &[i32]) -> Result<(), Rejection> {
-        for (row, want) in &self.rows {
-            for (t, &want) in want.iter().enumerate() {
-                let got = sums[t * self.n + row];
-                if got != want {
-                    return Err(wrong(kernel, (t, *row), got, want));
-                }
-            }
-        }
-        Ok(())
+    pub fn check(&self, kernel: &Kernel, got: &[f64]) -> Result<(), Rejection> {
+        let mut rows = self.rows.iter();
+        rows.try_for_each(|(row, want)| same(kernel, (*row, self.n), got, want))
     }
 }
 
@@ -237,12 +277,21 @@ mod tests {
 
     #[test]
     fn the_extremes_are_among_rows_and_tokens() {
-        let w = matrix(5, 70);
+        let plain = Product {
+            n: 5,
+            k: 70,
+            groups: None,
+        };
+        let w = matrix(plain);
         assert!((0..70).all(|c| w.trit(0, c) == 1 && w.trit(1, c) == -1 && w.trit(2, c) == 0));
-        let a = tokens(0, 4, 70);
+        let plain = |from, m| match tokens(from, m, 70, None) {
+            Tokens::Plain(acts) => acts,
+            Tokens::Grouped(_) => panic!("there are no groups"),
+        };
+        let a = plain(0, 4);
         assert!(a.rows(1, 1)[..70].iter().all(|&q| q == -128));
         assert!(a.rows(2, 1)[..70].iter().all(|&q| q == 127));
         assert!(a.rows(0, 1)[..70].contains(&-128) && a.rows(0, 1)[..70].contains(&127));
-        assert_eq!(tokens(1, 1, 70).rows(0, 1), a.rows(1, 1));
+        assert_eq!(plain(1, 1).rows(0, 1), a.rows(1, 1));
     }
 }

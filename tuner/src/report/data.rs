@@ -2,6 +2,7 @@
 
 use crate::landscape::Landscape;
 use bitnet_codegen::KernelSpec;
+use bitnet_runtime::graph::Product;
 use bitnet_runtime::profile::{Entry, M_BUCKETS, Profile};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -132,21 +133,30 @@ fn roofs(profile: &Profile) -> Vec<Roof> {
 }
 
 fn curves(profile: &Profile, bucket: usize) -> Vec<Curve> {
-    let mut by_product: BTreeMap<(usize, usize), BTreeMap<usize, f64>> = BTreeMap::new();
+    let mut by_product: BTreeMap<Product, BTreeMap<usize, f64>> = BTreeMap::new();
     let entries = profile.entries.iter();
     for e in entries.filter(|e| e.bucket == M_BUCKETS[bucket] && is_sound(&winner(e))) {
-        let curve = by_product.entry((e.n, e.k)).or_default();
+        let curve = by_product.entry(e.product()).or_default();
         curve.insert(e.evidence.threads, e.evidence.gmac_per_s);
     }
     // The largest products first, as many as can be told apart.
     let mut products: Vec<_> = by_product.into_iter().collect();
-    products.sort_by_key(|((n, k), _)| std::cmp::Reverse(n.saturating_mul(*k)));
+    products.sort_by_key(|(p, _)| std::cmp::Reverse(p.n.saturating_mul(p.k)));
     products.truncate(super::chart::SERIES);
-    let curve = |((n, k), points): ((usize, usize), BTreeMap<usize, f64>)| Curve {
-        title: format!("{n} × {k}"),
+    let curve = |(product, points): (Product, BTreeMap<usize, f64>)| Curve {
+        title: words(product),
         points: points.into_iter().collect(),
     };
     products.into_iter().map(curve).collect()
+}
+
+/// A product, in words.
+pub fn words(product: Product) -> String {
+    let Product { n, k, groups } = product;
+    match groups {
+        None => format!("{n} × {k}"),
+        Some(groups) => format!("{n} × {k}, scales of {} columns", groups.scales.k),
+    }
 }
 
 fn recording(landscape: &Landscape) -> Recording {
@@ -156,8 +166,8 @@ fn recording(landscape: &Landscape) -> Recording {
     let candidates = space.candidates().iter().filter_map(|c| {
         let ns = landscape.median_ns(&c.spec)?;
         let point = Point {
-            macs_per_byte: p.macs() as f64 / c.weight_bytes as f64,
-            gmac_per_s: p.macs() as f64 / ns,
+            macs_per_byte: case.macs() as f64 / c.weight_bytes as f64,
+            gmac_per_s: case.macs() as f64 / ns,
             ns,
             predicted_ns: c.estimate.ns,
             threads: case.threads,
@@ -169,8 +179,10 @@ fn recording(landscape: &Landscape) -> Recording {
     });
     Recording {
         title: format!(
-            "{} × {} for {} tokens on {} threads",
-            p.n, p.k, p.m, case.threads
+            "{} for {} tokens on {} threads",
+            words(case.product()),
+            p.m,
+            case.threads
         ),
         candidates: candidates.collect(),
     }

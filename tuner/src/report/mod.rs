@@ -178,10 +178,9 @@ fn winners(profile: &Profile) -> String {
     let row = |e: &Entry| {
         let v = &e.evidence;
         format!(
-            "<tr><td>{}</td><td>{} × {}</td><td>{}</td><td>{}</td><td>{:.1}</td><td>{:.1}</td><td>{:.0} %</td><td>{}</td></tr>\n",
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{:.1}</td><td>{:.1}</td><td>{:.0} %</td><td>{}</td></tr>\n",
             text(&e.spec.to_string()),
-            e.n,
-            e.k,
+            data::words(e.product()),
             e.bucket,
             v.threads,
             v.median_ns / 1e3,

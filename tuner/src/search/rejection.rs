@@ -14,7 +14,7 @@ pub enum Rejection {
     /// This build emits nothing for its instruction set.
     #[error("unsupported: {0}")]
     NoBackend(#[from] NoBackend),
-    /// It can be built, but not here or not now: no memory for its code, or it is no product of one scale.
+    /// It can be built, but not here or not now: no memory for its code, or scales that cannot be split.
     #[error("unsupported: {0}")]
     NotHere(String),
     /// Its program could not be proven: a bug, kept as evidence, never used.
@@ -44,7 +44,7 @@ impl Rejection {
 }
 
 /// The first result that differs from the oracle.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error(
     "{spec}: y[{token}][{row}] = {got}, the oracle says {want}; rerun: bitnet-tune kernel --m {} --n {} --k {} --spec {spec}",
     problem.m, problem.n, problem.k
@@ -58,8 +58,8 @@ pub struct Mismatch {
     pub token: usize,
     /// Output feature of the result.
     pub row: usize,
-    /// What the kernel says.
-    pub got: i32,
+    /// What the kernel says: an i32 or, with group scales, an f32.
+    pub got: f64,
     /// What the oracle says.
-    pub want: i32,
+    pub want: f64,
 }

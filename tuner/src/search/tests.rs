@@ -4,6 +4,7 @@ use super::*;
 use crate::space::Candidate;
 use crate::space::model::{Case, Estimate};
 use bitnet_codegen::{KernelSpec, Problem, Unsupported};
+use bitnet_runtime::graph::Product;
 
 /// A scripted machine: candidate `i` takes `ns[i]`, times a drift that grows with every timing.
 struct Script {
@@ -45,8 +46,8 @@ impl Bench for Script {
                 problem: Problem::new(1, 1, 1),
                 token: 0,
                 row: 0,
-                got: 1,
-                want: 2,
+                got: 1.0,
+                want: 2.0,
             }));
         }
         if self.missing == Some(id) {
@@ -78,11 +79,8 @@ fn space(predicted: &[f64], floor_ns: f64) -> Space {
         estimate: Estimate { ns, floor_ns },
         weight_bytes: 1,
     });
-    let case = Case {
-        problem: Problem::new(1, 64, 64),
-        threads: 1,
-        cold: false,
-    };
+    let (n, k, groups) = (64, 64, None);
+    let case = Case::new(Product { n, k, groups }, 1, 1, false);
     Space::of(case, candidates.collect())
 }
 

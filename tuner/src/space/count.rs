@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Loads of each operand, in [`Operand::ALL`] order; a drain or an accumulation is one, too.
-    pub loads: [u64; 7],
+    pub loads: [u64; Operand::COUNT],
     /// Loads of some bytes that are repeated.
     pub bcasts: u64,
     /// Stores; a drain or an accumulation is one, too.

@@ -10,7 +10,7 @@ pub mod learn;
 pub mod model;
 
 use bitnet_codegen::variant::VARIANTS;
-use bitnet_codegen::{Isa, KernelSpec, plan, space};
+use bitnet_codegen::{Groups, Isa, KernelSpec, plan, space};
 use model::{Case, Costs, Estimate, Sketch, predict};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ pub const LOOSE_KNOBS: [&str; 2] = ["a", "pf"];
 /// A spec with what it asks for.
 type Listed = (KernelSpec, Arc<Sketch>);
 
-/// The specs of one (M, K): those that differ, and twins by the place of the one that stands for them.
+/// The specs of one (M, K, groups): those that differ, and twins by the place of the one that stands for them.
 struct Listing {
     listed: Vec<Listed>,
     twins: Vec<(KernelSpec, usize)>,
@@ -50,11 +50,14 @@ struct Listing {
 /// Whether a spec is to be looked at.
 pub type Keep = dyn Fn(&KernelSpec) -> bool;
 
+/// What a listing is of: M, K and the groups of columns.
+type Asked = (usize, usize, Option<Groups>);
+
 /// What has been counted so far, shared by all products.
 pub struct Atlas {
     keep: Box<Keep>,
     sketches: HashMap<(KernelSpec, usize), Option<Arc<Sketch>>>,
-    listings: HashMap<(usize, usize), Arc<Listing>>,
+    listings: HashMap<Asked, Arc<Listing>>,
 }
 
 impl Atlas {
@@ -69,7 +72,7 @@ impl Atlas {
 
     /// The space of `case` on a machine of `costs`.
     pub fn space(&mut self, case: Case, costs: &Costs) -> Space {
-        let listing = self.listing(case.problem.m, case.problem.k);
+        let listing = self.listing((case.problem.m, case.problem.k, case.groups));
         let mut order: Vec<(usize, Estimate)> = listing
             .listed
             .iter()
@@ -105,23 +108,23 @@ impl Atlas {
         }
     }
 
-    fn listing(&mut self, m: usize, k: usize) -> Arc<Listing> {
-        if let Some(known) = self.listings.get(&(m, k)) {
+    fn listing(&mut self, asked: Asked) -> Arc<Listing> {
+        if let Some(known) = self.listings.get(&asked) {
             return Arc::clone(known);
         }
-        let mut listing = self.list(m, k, |isa| isa != Isa::Interp);
+        let mut listing = self.list(asked, |isa| isa != Isa::Interp);
         if listing.listed.is_empty() {
             // The last resort.
-            listing = self.list(m, k, |isa| isa == Isa::Interp);
+            listing = self.list(asked, |isa| isa == Isa::Interp);
             listing.listed.truncate(1);
             listing.twins.clear();
         }
         let listing = Arc::new(listing);
-        self.listings.insert((m, k), Arc::clone(&listing));
+        self.listings.insert(asked, Arc::clone(&listing));
         listing
     }
 
-    fn list(&mut self, m: usize, k: usize, wanted: impl Fn(Isa) -> bool) -> Listing {
+    fn list(&mut self, (m, k, groups): Asked, wanted: impl Fn(Isa) -> bool) -> Listing {
         let mut listing = Listing {
             listed: Vec::new(),
             twins: Vec::new(),
@@ -130,7 +133,7 @@ impl Atlas {
         for &family in VARIANTS {
             // The instruction sets that ask for least come first, and stand for their twins.
             for &isa in Isa::ALL.iter().filter(|&&i| wanted(i)) {
-                for spec in space::specs(family, isa, m).unwrap_or_default() {
+                for spec in space::of_product(family, isa, m, groups).unwrap_or_default() {
                     // Tiles of more tokens than there are would only run their tails.
                     if spec.mr > m.next_power_of_two() || !(self.keep)(&spec) {
                         continue;
@@ -249,15 +252,18 @@ fn distance(a: &KernelSpec, b: &KernelSpec) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bitnet_codegen::{Features, Problem};
+    use bitnet_codegen::Features;
+    use bitnet_codegen::layout::scales::{GroupScales, Stored};
+    use bitnet_runtime::graph::Product;
     use std::collections::HashSet;
 
     fn case(m: usize, k: usize) -> Case {
-        Case {
-            problem: Problem::new(m, 256, k),
-            threads: 1,
-            cold: true,
-        }
+        grouped(m, k, None)
+    }
+
+    fn grouped(m: usize, k: usize, groups: Option<Groups>) -> Case {
+        let product = Product { n: 256, k, groups };
+        Case::new(product, m, 1, true)
     }
 
     fn x86(spec: &KernelSpec) -> bool {
@@ -289,6 +295,25 @@ mod tests {
     }
 
     #[test]
+    fn products_with_groups_have_candidates_with_those_groups() {
+        let mut atlas = Atlas::new(Box::new(x86));
+        let costs = model::tests::machine();
+        for (planes, m) in [(1, 1), (2, 1), (1, 128), (2, 128)] {
+            let (k, stored) = (128, Stored::F16);
+            let scales = GroupScales { k, stored };
+            let groups = Some(Groups { scales, planes });
+            let space = atlas.space(grouped(m, 300, groups), &costs);
+            let own = |c: &Candidate| Groups::of(&c.spec).expect("its own name") == groups;
+            assert!(space.candidates().len() > 50 && space.candidates().iter().all(own));
+            let families: HashSet<_> = space.candidates().iter().map(|c| &c.spec.variant).collect();
+            let known = VARIANTS.iter().filter(|v| v.has_groups()).count();
+            assert!(families.len() == known || m > 1, "{families:?} of {known}");
+            let finite = |c: &Candidate| c.estimate.ns.is_finite() && c.weight_bytes > 0;
+            assert!(space.candidates().iter().all(finite));
+        }
+    }
+
+    #[test]
     fn a_twin_is_found_under_the_name_that_asks_least() {
         let mut atlas = Atlas::new(Box::new(x86));
         let space = atlas.space(case(128, 256), &model::tests::machine());
@@ -307,7 +332,7 @@ mod tests {
     fn twins_make_the_same_code() {
         let cpu = Features::detect();
         let runs = move |s: &KernelSpec| s.isa.runs_on(cpu);
-        let listing = Atlas::new(Box::new(runs)).list(128, 256, |isa| isa != Isa::Interp);
+        let listing = Atlas::new(Box::new(runs)).list((128, 256, None), |isa| isa != Isa::Interp);
         let emit = |spec: &KernelSpec| {
             let set = bitnet_codegen::KernelSet::build(vec![plan(spec, 256).ok()?], cpu).ok()?;
             Some(set.kernels()[0].code_digest())

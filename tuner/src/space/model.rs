@@ -11,7 +11,8 @@
 use super::count::{self, Counts};
 use bitnet_codegen::acts::ActsForm;
 use bitnet_codegen::program::Width;
-use bitnet_codegen::{KernelSpec, Plan, Problem};
+use bitnet_codegen::{Groups, KernelSpec, Plan, Problem};
+use bitnet_runtime::graph::Product;
 use std::collections::BTreeMap;
 
 /// Nanoseconds that one vector operation takes of one thread, many of them in a row.
@@ -223,10 +224,38 @@ impl Sketch {
 pub struct Case {
     /// The product.
     pub problem: Problem,
+    /// The groups of its columns, where kernels apply their scales.
+    pub groups: Option<Groups>,
     /// Threads.
     pub threads: usize,
     /// Whether weights come from memory.
     pub cold: bool,
+}
+
+impl Case {
+    /// `m` tokens of a product.
+    pub fn new(product: Product, m: usize, threads: usize, cold: bool) -> Self {
+        Self {
+            problem: Problem::new(m, product.n, product.k),
+            groups: product.groups,
+            threads,
+            cold,
+        }
+    }
+
+    /// The product, whatever the tokens.
+    pub fn product(&self) -> Product {
+        Product {
+            n: self.problem.n,
+            k: self.problem.k,
+            groups: self.groups,
+        }
+    }
+
+    /// Multiply-accumulates of bytes: one for each weight, token and plane.
+    pub fn macs(&self) -> u64 {
+        self.problem.macs() * self.groups.map_or(1, |g| g.planes as u64)
+    }
 }
 
 /// Nanoseconds of a call into a kernel and of what the runtime does around it.
@@ -308,6 +337,12 @@ pub(crate) mod tests {
         }
     }
 
+    /// Of K = 2560 on one thread.
+    fn case(m: usize, n: usize, cold: bool) -> Case {
+        let (k, groups) = (2560, None);
+        Case::new(Product { n, k, groups }, m, 1, cold)
+    }
+
     fn estimate(spec: &str, case: Case) -> Estimate {
         let spec: KernelSpec = spec.parse().expect("a spec");
         let sketch = Sketch::of(&plan(&spec, case.problem.k).expect("it exists"));
@@ -316,11 +351,7 @@ pub(crate) mod tests {
 
     #[test]
     fn decoding_from_memory_waits_for_the_memory() {
-        let case = Case {
-            problem: Problem::new(1, 13824, 2560),
-            threads: 1,
-            cold: true,
-        };
+        let case = case(1, 13824, true);
         let i2s = "i2s-i2s-1x32c16-avx512vnni-f0-pf0-u2";
         let cold = estimate(i2s, case);
         assert_eq!(cold.floor_ns, 13824.0 * 2560.0 / 4.0 / 30.0);
@@ -340,11 +371,7 @@ pub(crate) mod tests {
 
     #[test]
     fn long_prompts_are_ranked_by_arithmetic() {
-        let case = Case {
-            problem: Problem::new(128, 2560, 2560),
-            threads: 1,
-            cold: true,
-        };
+        let case = case(128, 2560, true);
         let tiled = estimate("gemm-i2s-8x48c16-avx512vnni-pf64-u4", case);
         let narrow = estimate("gemm-i2s-6x8c16-vnni128-pf64-u4", case);
         let alone = estimate("i2s-i2s-1x32c16-avx512vnni-f0-pf0-u2", case);
@@ -353,11 +380,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_panel_taller_than_the_matrix_costs_what_it_is() {
-        let case = |n| Case {
-            problem: Problem::new(128, n, 2560),
-            threads: 1,
-            cold: false,
-        };
+        let case = |n| case(128, n, false);
         let tall = "vlut-lut4-32x2560c32-avx512vnni-a0-pf0-u8";
         assert_eq!(estimate(tall, case(64)).ns, estimate(tall, case(2560)).ns);
     }

@@ -11,11 +11,8 @@ use bitnet_runtime::profile::{Entry, Evidence, M_BUCKETS, MBucket};
 impl Tuned {
     /// The entry that `like` would be if `spec` had won, with what the search measured of it.
     pub fn entry_of(&self, like: &Entry, spec: &KernelSpec, measured: &Measured) -> Option<Entry> {
-        let same = |case: &Case| {
-            let p = case.problem;
-            (p.n, p.k, MBucket::of(p.m), case.threads)
-                == (like.n, like.k, like.bucket, like.evidence.threads)
-        };
+        let question = |c: &Case| (c.product(), MBucket::of(c.problem.m), c.threads);
+        let same = |case: &Case| question(case) == like.question();
         let searched = self.outcomes.iter().find(|o| same(&o.case))?;
         let (case, outcome) = (searched.case, &searched.outcome);
         let name = searched.names.get(spec).unwrap_or(spec);
@@ -47,7 +44,7 @@ pub fn entry(
     let Problem { m, n, k } = case.problem;
     let fraction = peaks.map_or(0.0, |p| {
         bound::fraction(
-            bound::floor(case.problem, winner.weight_bytes, case.cold, p),
+            bound::floor(case.macs(), winner.weight_bytes, case.cold, p),
             s.median_ns,
         )
     });
@@ -66,7 +63,7 @@ pub fn entry(
             interval_ns: s.interval_ns,
             samples: s.samples,
             gb_per_s: winner.weight_bytes as f64 / s.median_ns,
-            gmac_per_s: case.problem.macs() as f64 / s.median_ns,
+            gmac_per_s: case.macs() as f64 / s.median_ns,
             roofline_fraction: fraction,
             predicted_ns: winner.predicted_ns,
             regret,

@@ -18,7 +18,8 @@ use crate::space::learn::Learner;
 use crate::space::model::Case;
 use crate::space::{Atlas, Space};
 use crate::surroundings::Watch;
-use bitnet_codegen::{Features, KernelSpec, Problem};
+use bitnet_codegen::{Features, KernelSpec};
+use bitnet_runtime::graph::Product;
 use bitnet_runtime::network::estimates::estimates;
 use bitnet_runtime::pool::PoolError;
 use bitnet_runtime::profile::{Entry, GENERATOR, M_BUCKETS, MBucket, Profile, SHIPPED, parse};
@@ -33,8 +34,8 @@ use timed::Timed;
 /// What to tune.
 #[derive(Clone, Debug)]
 pub struct Task {
-    /// Distinct (N, K) of the model's products.
-    pub products: Vec<(usize, usize)>,
+    /// The model's distinct products.
+    pub products: Vec<Product>,
     /// Token counts: indices into [`M_BUCKETS`].
     pub buckets: Vec<usize>,
     /// Whether the model is larger than the caches, so that decoding streams it from memory.
@@ -109,18 +110,14 @@ pub struct Tuned {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Open {
     bucket: usize,
-    n: usize,
-    k: usize,
+    product: Product,
     threads: usize,
 }
 
 impl Open {
     fn case(&self, cold: bool) -> Case {
-        Case {
-            problem: Problem::new(M_BUCKETS[self.bucket].first, self.n, self.k),
-            threads: self.threads,
-            cold,
-        }
+        let m = M_BUCKETS[self.bucket].first;
+        Case::new(self.product, m, self.threads, cold)
     }
 
     /// Decoding and long prompts: the other ranges are answered by their neighbours, if need be.
@@ -145,23 +142,19 @@ impl Task {
         let mut open = Vec::new();
         for &threads in &self.threads {
             for &bucket in &self.buckets {
-                for &(n, k) in &self.products {
-                    let answered = self.done.iter().any(|e| {
-                        (e.n, e.k, e.bucket, e.evidence.threads)
-                            == (n, k, M_BUCKETS[bucket], threads)
-                    });
-                    if !answered {
+                for &product in &self.products {
+                    let question = (product, M_BUCKETS[bucket], threads);
+                    if !self.done.iter().any(|e| e.question() == question) {
                         open.push(Open {
                             bucket,
-                            n,
-                            k,
+                            product,
                             threads,
                         });
                     }
                 }
             }
         }
-        let time = |o: &Open| o.importance() * (M_BUCKETS[o.bucket].first * o.n * o.k) as f64;
+        let time = |o: &Open| o.importance() * o.case(self.cold).macs() as f64;
         let prompt = |o: &Open| M_BUCKETS[o.bucket].first > 1;
         open.sort_by(|a, b| {
             let by_time = time(b).total_cmp(&time(a));
@@ -180,7 +173,8 @@ impl Task {
 /// those nearest to it.
 fn seeds(space: &Space, profiles: &[Profile], features: Features) -> Vec<usize> {
     let (p, threads) = (space.case.problem, space.case.threads);
-    let untuned = estimates(features, p.n, p.m).find_map(|spec| space.find(&spec));
+    let mut untuned = estimates(features, space.case.product(), p.m);
+    let untuned = untuned.find_map(|spec| space.find(&spec));
     let mut seeds: Vec<usize> = untuned.into_iter().collect();
     for profile in profiles {
         let bucket = MBucket::of(p.m);
@@ -191,7 +185,10 @@ fn seeds(space: &Space, profiles: &[Profile], features: Features) -> Vec<usize> 
             .collect();
         let far = |a: usize, b: usize| (a as f64 / b as f64).ln().abs();
         let distance = |e: &Entry| {
-            far(e.n, p.n) + far(e.k, p.k) + 0.1 * far(e.evidence.threads.max(1), threads)
+            // A kernel without groups has the tile of one with, not its arithmetic.
+            let groups = f64::from(u8::from(e.product().groups != space.case.groups));
+            let shape = far(e.n, p.n) + far(e.k, p.k);
+            10.0 * groups + shape + 0.1 * far(e.evidence.threads.max(1), threads)
         };
         near.sort_by(|a, b| distance(a).total_cmp(&distance(b)));
         seeds.extend(near.iter().take(3).filter_map(|e| space.nearest(&e.spec)));
@@ -323,7 +320,7 @@ pub fn tune(
         let won = outcome.winner();
         let mut won = won.and_then(|won| entry(&case, o.bucket, won, &outcome, here));
         if let Some(won) = &mut won {
-            won.evidence.code = lab.code_digest(&won.spec, o.k);
+            won.evidence.code = lab.code_digest(&won.spec, o.product.k);
         }
         made.profile.entries.extend(won);
         let named = outcome
@@ -356,11 +353,25 @@ pub fn tune(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bitnet_codegen::plan;
+    use bitnet_codegen::layout::scales::{GroupScales, Stored};
+    use bitnet_codegen::{Groups, plan};
+
+    /// One of each kind.
+    fn products() -> Vec<Product> {
+        let (k, stored) = (64, Stored::F16);
+        let scales = GroupScales { k, stored };
+        let groups = |planes| Some(Groups { scales, planes });
+        let of = |n, k, groups| Product { n, k, groups };
+        vec![
+            of(256, 256, None),
+            of(320, 128, groups(1)),
+            of(256, 256, groups(2)),
+        ]
+    }
 
     fn task(threads: Vec<usize>, done: Vec<Entry>) -> Task {
         Task {
-            products: vec![(256, 256), (320, 128)],
+            products: products(),
             buckets: vec![0, 7],
             cold: false,
             threads,
@@ -391,6 +402,7 @@ mod tests {
                 "{e:?}"
             );
             assert!(v.code.is_some() && v.regret.is_some());
+            assert!(products().contains(&e.product()), "{}", e.product());
         }
         // With everything answered there is nothing left to do.
         let again = task(vec![1, 2], made.profile.entries.clone());
@@ -403,11 +415,8 @@ mod tests {
     fn shipped_winners_are_looked_at_first() {
         let cpu = Features::detect();
         let mut atlas = Atlas::new(Box::new(move |s| s.isa.runs_on(cpu)));
-        let case = Case {
-            problem: Problem::new(1, 2560, 2560),
-            threads: 1,
-            cold: true,
-        };
+        let (n, k, groups) = (2560, 2560, None);
+        let case = Case::new(Product { n, k, groups }, 1, 1, true);
         let space = atlas.space(case, &crate::space::model::tests::machine());
         let seeds = seeds(&space, &shipped(), cpu);
         assert!(!seeds.is_empty() && seeds.len() <= 1 + 3 * SHIPPED.len());

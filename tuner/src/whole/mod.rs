@@ -33,7 +33,7 @@ pub type Contestants<'n> = Vec<(&'n str, Box<dyn Contestant>)>;
 /// The phases of a model's work.
 pub const PHASES: [&str; 2] = ["decode", "prefill"];
 
-/// Tokens of the prompt that prefilling is timed with.
+/// Tokens of the prompt that prefilling is timed with, where the context holds as many.
 const PREFILL: usize = 256;
 
 /// Tokens that decoding is timed with.
@@ -88,17 +88,18 @@ impl Contestant for Whole {
     fn tokens_per_s(&mut self, phase: usize) -> Result<f64, DecoderError> {
         let engine = &mut self.0;
         let n_vocab = engine.n_vocab() as u32;
-        let tokens: Vec<u32> = (0..PREFILL as u32).map(|i| i * 31 % n_vocab).collect();
+        let most = PREFILL.min(engine.n_ctx());
+        let tokens: Vec<u32> = (0..most as u32).map(|i| i * 31 % n_vocab).collect();
         engine.reset();
         let start = Instant::now();
         let count = if phase == 0 {
-            for &token in &tokens[..DECODE] {
+            for &token in tokens.iter().take(DECODE) {
                 engine.decode(token)?;
             }
-            DECODE
+            DECODE.min(most)
         } else {
             engine.prefill(&tokens)?;
-            PREFILL
+            most
         };
         Ok(count as f64 / start.elapsed().as_secs_f64())
     }
@@ -108,14 +109,14 @@ impl Contestant for Whole {
     }
 }
 
-/// Random weights for `products` (N, K), which all stacks share; none where making them does not fit the time.
-pub fn matrices(products: &[(usize, usize)], deadline: Deadline<'_>) -> Vec<TernaryMatrix> {
-    let weights: usize = products.iter().map(|&(n, k)| n * k).sum();
+/// Random weights for `products`, which all stacks share; none where making them does not fit the time.
+pub fn matrices(products: &[Product], deadline: Deadline<'_>) -> Vec<(Product, TernaryMatrix)> {
+    let weights: usize = products.iter().map(|p| p.n * p.k).sum();
     if !deadline.allows(Duration::from_secs_f64(weights as f64 * WEIGHT_S)) {
         return Vec::new();
     }
     let all = products.iter();
-    all.map(|&(n, k)| verify::matrix(n, k)).collect()
+    all.map(|&p| (p, verify::matrix(p))).collect()
 }
 
 /// Builds contestants in their order as long as there is time. Building may take [`BUILDING`] of it, and the next is
@@ -220,7 +221,8 @@ pub fn apply(
             if entry.evidence.threads != phase.threads || decodes != (phase.name == PHASES[0]) {
                 continue;
             }
-            let same = |p: &Product, b: usize| (p.n, p.k, b) == (entry.n, entry.k, bucket);
+            let product = entry.product();
+            let same = |p: &Product, b: usize| (*p, b) == (product, bucket);
             let mut theirs = winner.kernels().iter().filter(|((p, b), _)| same(p, *b));
             if let Some((_, Choice { spec, .. })) = theirs.next()
                 && *spec != entry.spec

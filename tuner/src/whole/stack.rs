@@ -2,13 +2,15 @@
 //! a token. What is between the products is left out; it is the same under all kernels.
 
 use super::Contestant;
+use crate::lab::layer::{Layer, Tokens};
 use crate::lab::verify;
 use bitnet_codegen::trit::TritError;
-use bitnet_codegen::{Activations, Features, TernaryMatrix};
+use bitnet_codegen::{Features, TernaryMatrix};
 use bitnet_runtime::decoder::DecoderError;
+use bitnet_runtime::graph::Product;
 use bitnet_runtime::network::KernelsUsed;
 use bitnet_runtime::network::kernels::{ForcedError, Kernels};
-use bitnet_runtime::network::linear::{Linear, Workspace};
+use bitnet_runtime::network::linear::Workspace;
 use bitnet_runtime::pool::Pool;
 use bitnet_runtime::profile::Profile;
 use std::collections::BTreeMap;
@@ -25,8 +27,8 @@ const TOKENS: usize = 8;
 pub struct Stack {
     pool: Arc<Pool>,
     work: Workspace,
-    layers: Vec<Linear>,
-    acts: BTreeMap<(usize, usize), Activations>,
+    layers: Vec<(Product, Layer)>,
+    acts: BTreeMap<(usize, Product), Tokens>,
     y: Vec<f32>,
     used: KernelsUsed,
     /// How many tokens of the model the products of one token here are.
@@ -51,7 +53,7 @@ impl Stack {
     /// # Errors
     /// `StackError`.
     pub fn new(
-        matrices: &[TernaryMatrix],
+        matrices: &[(Product, TernaryMatrix)],
         weights: usize,
         bytes: usize,
         pool: &Arc<Pool>,
@@ -60,25 +62,26 @@ impl Stack {
         let kernels = Kernels::new(features, profile.clone());
         let mut kernels = kernels.on_threads(pool.threads());
         let mut first = Vec::new();
-        for w in matrices {
-            let layer = Linear::new(pool, std::slice::from_ref(w), |n, k| {
-                kernels.by_bucket(n, k).map_err(StackError::from)
-            })?;
-            first.push(layer);
+        for (product, w) in matrices {
+            let by_bucket = kernels.by_bucket(*product)?;
+            first.push((*product, Layer::new(pool, w, by_bucket)?));
         }
-        let one: usize = first.iter().map(|l| l.weight_bytes(1)).sum();
+        let one: usize = first.iter().map(|(_, l)| l.weight_bytes(1)).sum();
         let copies = bytes.div_ceil(one.max(1)).clamp(1, 64);
-        let mut layers: Vec<Linear> = Vec::new();
+        let mut layers: Vec<(Product, Layer)> = Vec::new();
         for _ in 1..copies {
-            layers.extend(first.iter().map(Linear::duplicate));
+            layers.extend(first.iter().map(|(p, l)| (*p, l.duplicate())));
         }
         layers.extend(first);
         let mut work = Workspace::new(pool);
-        layers.iter().for_each(|l| work.make_room(l));
-        let ks = matrices.iter().map(TernaryMatrix::k);
-        let acts = ks.flat_map(|k| [1, BATCH].map(|m| ((m, k), verify::tokens(0, m, k))));
-        let widest = matrices.iter().map(TernaryMatrix::n).max().unwrap_or(0);
-        let held: usize = layers.iter().map(|l| l.n() * l.k()).sum();
+        layers.iter().for_each(|(_, l)| l.make_room(&mut work));
+        let products = || matrices.iter().map(|(product, _)| *product);
+        let acts = products().flat_map(|p| {
+            let of = |m| verify::tokens(0, m, p.k, p.groups);
+            [1, BATCH].map(|m| ((m, p), of(m)))
+        });
+        let widest = products().map(|p| p.n).max().unwrap_or(0);
+        let held: usize = layers.iter().map(|(p, _)| p.n * p.k).sum();
         Ok(Self {
             share: held as f64 / weights.max(1) as f64,
             acts: acts.collect(),
@@ -99,9 +102,9 @@ impl Stack {
             y,
             ..
         } = self;
-        for layer in layers {
-            let (n, acts) = (layer.n(), &acts[&(m, layer.k())]);
-            layer.forward(pool, work, acts, &mut y[..m * n], n, 0);
+        for (product, layer) in layers {
+            let y = &mut y[..m * product.n];
+            layer.forward(pool, work, &acts[&(m, *product)], y);
         }
     }
 }
@@ -127,11 +130,21 @@ impl Contestant for Stack {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bitnet_codegen::Groups;
+    use bitnet_codegen::layout::scales::{GroupScales, Stored};
+    use std::collections::BTreeSet;
 
     #[test]
     fn a_stack_runs_both_phases_under_the_estimate() {
         let pool = Arc::new(Pool::new(2).expect("a pool"));
-        let matrices = [(96, 128), (64, 96)].map(|(n, k)| verify::matrix(n, k));
+        let scales = GroupScales {
+            k: 64,
+            stored: Stored::F16,
+        };
+        let groups = [None, Some(Groups { scales, planes: 2 })];
+        let of = |(n, k), groups| Product { n, k, groups };
+        let products = [of((96, 128), groups[0]), of((64, 96), groups[1])];
+        let matrices = products.map(|p| (p, verify::matrix(p)));
         let mut stack = Stack::new(
             &matrices,
             100_000,
@@ -144,6 +157,7 @@ mod tests {
         for phase in [0, 1] {
             assert!(stack.tokens_per_s(phase).expect("runs") > 0.0);
         }
-        assert!(stack.kernels().len() >= 2);
+        let used: BTreeSet<Product> = stack.kernels().keys().map(|(p, _)| *p).collect();
+        assert_eq!(used, products.into());
     }
 }

@@ -1,14 +1,10 @@
 //! Models with a scale for each group of columns: one digest over kernels, threads and batches.
 
-use super::{digest, engine, estimated, specs};
-use crate::engine::{Engine, EngineOptions};
+use super::{every_kernel_gives, other_digests, specs};
 use crate::format::{self, Model, OpenOptions};
 use crate::graph::Acts;
-use crate::network::kernels::Kernels;
-use crate::pool::Pool;
-use crate::sequence::KvType;
+use bitnet_codegen::Groups;
 use bitnet_codegen::layout::scales::{GroupScales, Stored};
-use bitnet_codegen::{Features, Groups};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -53,19 +49,11 @@ fn open(name: &str, acts: Acts) -> Arc<Model> {
 
 #[test]
 fn group_scaled_logits_are_the_recorded_bits_for_every_thread_count_and_batch() {
-    let mut wrong = Vec::new();
-    for (name, _, acts, want) in DIGESTS {
-        let model = open(name, acts);
-        for threads in [1, 2, 3, 7] {
-            for (batch, run) in [(128, 40), (128, 1), (16, 40), (3, 7), (1, 40)] {
-                let got = digest(&mut engine(&model, threads, &mut estimated(), batch), run);
-                if got != want {
-                    let acts = acts.name();
-                    wrong.push(format!("{name} {acts}, {threads} {batch} {run}: {got}"));
-                }
-            }
-        }
-    }
+    let all = DIGESTS.map(|(name, _, acts, want)| {
+        let told = format!("{name} {}", acts.name());
+        other_digests(&told, &open(name, acts), want)
+    });
+    let wrong = all.concat();
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
@@ -75,38 +63,12 @@ const LEAST_KERNELS: usize = 3;
 #[test]
 fn group_scaled_logits_are_the_recorded_bits_for_every_kernel() {
     for (name, k, acts, want) in DIGESTS {
-        let model = open(name, acts);
         let scales = GroupScales {
             k,
             stored: Stored::F16,
         };
         let planes = acts.planes();
-        let mut ran = 0;
-        for (i, spec) in specs(Some(Groups { scales, planes })).iter().enumerate() {
-            let mut kernels = Kernels::forced(Features::detect(), spec.clone());
-            let threads = [1, 2, 3, 7][i % 4];
-            let pool = Arc::new(Pool::new(threads).expect("threads"));
-            let options = EngineOptions {
-                kv: KvType::F32,
-                ..EngineOptions::default()
-            };
-            let mut engine = match Engine::new(Arc::clone(&model), pool, &mut kernels, &options) {
-                Ok(engine) => engine,
-                Err(e) => {
-                    println!("skipped: {e}");
-                    continue;
-                }
-            };
-            for run in [40, 1, 9] {
-                assert_eq!(
-                    digest(&mut engine, run),
-                    want,
-                    "{name} --kernel {spec}, {threads} threads, runs of {run}"
-                );
-            }
-            ran += 1;
-        }
-        println!("{name}: {ran} kernels gave {want}");
-        assert!(ran >= LEAST_KERNELS, "only {ran} kernels ran");
+        let specs = specs(Some(Groups { scales, planes }));
+        every_kernel_gives(name, &open(name, acts), &specs, LEAST_KERNELS, want);
     }
 }

@@ -148,7 +148,7 @@ pub(super) fn q3_k(b: &[u8; 110], out: &mut [f32; 256]) {
 /// Multiplier and minimum `s` of eight, six bits each, in 12 bytes: four whole ones of each kind, whose upper
 /// two bits complete the nibbles of the other four.
 #[inline(always)]
-fn six_bit_pair(b: &[u8], s: usize) -> (u8, u8) {
+pub(crate) fn six_bit_pair(b: &[u8], s: usize) -> (u8, u8) {
     if s < 4 {
         (b[s] & 63, b[s + 4] & 63)
     } else {

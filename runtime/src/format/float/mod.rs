@@ -2,6 +2,8 @@
 
 mod blocks;
 
+pub(crate) use blocks::six_bit_pair;
+
 use std::fmt;
 
 /// A type whose rows decode to f32.

@@ -2,7 +2,7 @@
 //! together are its values exactly (but for the last rounding of types with minimums).
 
 use super::CodedRow;
-use crate::format::float::FloatType;
+use crate::format::float::{FloatType, six_bit_pair};
 use bitnet_codegen::coded::{self, Form, LOOK_UP_ZERO};
 
 /// What multiplies the second float of a block.
@@ -163,16 +163,6 @@ fn six_bits(b: &[u8], codes: &mut [u8]) {
                 *code = (low >> (4 * (j >> 1)) & 15) | (high >> (2 * j) & 3) << 4;
             }
         }
-    }
-}
-
-/// Multiplier and minimum `s` of eight, six bits each, in 12 bytes.
-fn six_bit_pair(b: &[u8], s: usize) -> (u8, u8) {
-    if s < 4 {
-        (b[s] & 63, b[s + 4] & 63)
-    } else {
-        let (scale, min) = (b[s + 4] & 15, b[s + 4] >> 4);
-        (scale | b[s - 4] >> 6 << 4, min | b[s] >> 6 << 4)
     }
 }
 

@@ -4,9 +4,8 @@
 //! [`bitnet_codegen::variant::groups`]), so a layer is one pass over the threads, whatever its groups, and what comes
 //! out is f32.
 
-use super::packed::Packed;
-use super::{BUCKETS, ByBucket, CHUNK_BYTES, CHUNKS_PER_THREAD, Workspace, bucket_of, grow};
-use super::{scratch_of, tiles};
+use super::packed::Packings;
+use super::{ByBucket, Workspace, grow, scratch_of, tiles};
 use crate::graph::products::common_group;
 use crate::graph::{Acts, ScaleShape};
 use crate::pool::{Columns, Pool};
@@ -21,10 +20,7 @@ pub struct GroupedLinear {
     k: usize,
     groups: Groups,
     stacked: Vec<Range<usize>>,
-    packed: Vec<Arc<Packed>>,
-    kernels: ByBucket,
-    /// For each bucket an index into `packed`.
-    packed_of: [usize; BUCKETS],
+    packings: Packings,
 }
 
 /// The groups in which `matrices` run as one product of inputs as fine as `acts`; none where no matrix has groups, or
@@ -54,31 +50,18 @@ impl GroupedLinear {
             n - m.n()..n
         });
         let stacked: Vec<_> = stacked.collect();
-        let mut packed: Vec<Arc<Packed>> = Vec::new();
-        let packed_of = std::array::from_fn(|bucket| {
-            let kernel = &kernels[bucket];
-            let fits = kernel.k() == k
-                && kernel.groups() == Some(groups)
+        for kernel in &kernels {
+            let fits = kernel.groups() == Some(groups)
                 && kernel.out_order() == OutOrder::TokenMajor
                 && kernel.tile_sizes().min() == Some(1);
             assert!(fits, "{} for {groups:?} of {k} columns", kernel.spec());
-            let panel = kernel.panel();
-            packed
-                .iter()
-                .position(|p| p.serves(panel))
-                .unwrap_or_else(|| {
-                    packed.push(Arc::new(Packed::new(pool, panel, matrices)));
-                    packed.len() - 1
-                })
-        });
+        }
         Self {
             n,
             k,
             groups,
             stacked,
-            packed,
-            kernels,
-            packed_of,
+            packings: Packings::new(pool, matrices, k, kernels),
         }
     }
 
@@ -104,43 +87,35 @@ impl GroupedLinear {
 
     /// The same packed weights, shared, under `kernels`; `None` where one of them reads other panels or has other groups.
     pub fn share(&self, kernels: &ByBucket) -> Option<Self> {
-        let mut packed_of = [0; BUCKETS];
-        for (of, kernel) in packed_of.iter_mut().zip(kernels) {
-            let fits = kernel.k() == self.k && kernel.groups() == Some(self.groups);
-            let serves = |p: &Arc<Packed>| fits && p.serves(kernel.panel());
-            *of = self.packed.iter().position(serves)?;
-        }
-        Some(Self {
-            packed: self.packed.clone(),
+        let fits = |k: &Arc<Kernel>| k.groups() == Some(self.groups);
+        let packings = self.packings.share(kernels)?;
+        kernels.iter().all(fits).then(|| Self {
+            packings,
             stacked: self.stacked.clone(),
-            kernels: kernels.clone(),
-            packed_of,
             ..*self
         })
     }
 
     /// Bytes of all packed copies.
     pub fn packed_bytes(&self) -> usize {
-        self.packed.iter().map(|p| p.bytes.len()).sum()
+        self.packings.all_bytes()
     }
 
     /// The kernel that serves `m` tokens.
     pub fn kernel(&self, m: usize) -> &Arc<Kernel> {
-        &self.kernels[bucket_of(m)]
+        self.packings.of(m).0
     }
 
     /// Bytes of weights and scales that a product of `m` tokens reads.
     pub fn weight_bytes(&self, m: usize) -> usize {
-        self.packed[self.packed_of[bucket_of(m)]].bytes.len()
+        self.packings.bytes(m)
     }
 
     /// The same layer over its own copy of the packed bytes, so that a benchmark can read weights that no cache holds.
     pub fn duplicate(&self) -> Self {
-        let copy = |p: &Arc<Packed>| Arc::new(p.duplicate());
         Self {
-            packed: self.packed.iter().map(copy).collect(),
+            packings: self.packings.duplicate(),
             stacked: self.stacked.clone(),
-            kernels: self.kernels.clone(),
             ..*self
         }
     }
@@ -165,12 +140,10 @@ impl GroupedLinear {
             asked, known,
             "K, groups and planes of activations and layer"
         );
-        let bucket = bucket_of(acts.m);
-        let (kernel, packed) = (&self.kernels[bucket], &*self.packed[self.packed_of[bucket]]);
-        let (nr, panel_bytes) = (packed.panel.shape.nr, packed.panel.bytes());
-        let even = self.n.div_ceil(nr) / (pool.threads() * CHUNKS_PER_THREAD);
-        let chunk = (CHUNK_BYTES / panel_bytes).min(even).max(1);
-        let out = Columns::new(y, acts.m, stride, first, self.n, chunk * nr);
+        let (kernel, packed) = self.packings.of(acts.m);
+        let nr = packed.nr();
+        let block = packed.claim(pool.threads()) * nr;
+        let out = Columns::new(y, acts.m, stride, first, self.n, block);
         let workers = &work.workers;
         pool.each(out, |worker, _, mut columns| {
             let mut worker = workers[worker]
@@ -179,8 +152,7 @@ impl GroupedLinear {
             let worker = &mut *worker;
             let scratch = scratch_of(&mut worker.scratch, kernel);
             for from in (0..columns.width()).step_by(nr) {
-                let panel = (columns.first() + from) / nr * panel_bytes;
-                let panel = &packed.bytes[panel..][..panel_bytes];
+                let panel = packed.panel((columns.first() + from) / nr);
                 let rows = nr.min(columns.width() - from);
                 kernel.load_panel(panel, scratch);
                 for (first, mr) in tiles(kernel, acts.m) {
@@ -196,17 +168,12 @@ impl GroupedLinear {
             }
         });
     }
-
-    /// All kernels.
-    pub(super) fn kernels(&self) -> &ByBucket {
-        &self.kernels
-    }
 }
 
 impl Workspace {
     /// As [`Workspace::make_room`].
     pub fn make_room_grouped(&mut self, linear: &GroupedLinear) {
-        for kernel in linear.kernels() {
+        for kernel in linear.packings.kernels() {
             self.make_room_for(kernel);
         }
     }

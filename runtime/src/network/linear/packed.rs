@@ -1,24 +1,50 @@
-//! [`Packed`]: stacked ternary matrices in the panels that kernels read.
+//! [`Packings`]: stacked ternary matrices in the panels that kernels read, a copy for each kind of panel.
 
+use super::{BUCKETS, ByBucket};
 use crate::memory::HugeBytes;
 use crate::pool::{Chunks, Pool};
-use bitnet_codegen::TernaryMatrix;
+use crate::profile::MBucket;
 use bitnet_codegen::layout::Panel;
+use bitnet_codegen::{Kernel, TernaryMatrix};
+use std::sync::Arc;
 
 /// Weights packed once; kernels that read the same panels share them.
 pub(super) struct Packed {
-    pub panel: Panel,
-    pub bytes: HugeBytes,
+    panel: Panel,
+    bytes: HugeBytes,
 }
 
+/// Bytes of weights that one claim covers: enough to hide the claim, few enough to share the work evenly.
+const CHUNK_BYTES: usize = 96 << 10;
+
+/// Claims that each thread should find at least.
+const CHUNKS_PER_THREAD: usize = 6;
+
 impl Packed {
+    /// Rows of a panel.
+    pub fn nr(&self) -> usize {
+        self.panel.shape.nr
+    }
+
+    /// Panel `i`.
+    pub fn panel(&self, i: usize) -> &[u8] {
+        &self.bytes[i * self.panel.bytes()..][..self.panel.bytes()]
+    }
+
+    /// Panels of one claim.
+    pub fn claim(&self, threads: usize) -> usize {
+        let panels = self.bytes.len() / self.panel.bytes();
+        let even = panels / (threads * CHUNKS_PER_THREAD);
+        (CHUNK_BYTES / self.panel.bytes()).min(even).max(1)
+    }
+
     /// Whether kernels that read `panel` read these bytes.
-    pub fn serves(&self, panel: Panel) -> bool {
+    fn serves(&self, panel: Panel) -> bool {
         let same = |p: Panel| (p.shape, p.layout.name(), p.scales);
         same(self.panel) == same(panel)
     }
 
-    pub fn duplicate(&self) -> Self {
+    fn duplicate(&self) -> Self {
         let mut bytes = HugeBytes::zeroed(self.bytes.len());
         bytes.copy_from_slice(&self.bytes);
         Self {
@@ -28,7 +54,7 @@ impl Packed {
     }
 
     /// Packs stacked matrices panel by panel, in parallel.
-    pub fn new(pool: &Pool, panel: Panel, matrices: &[TernaryMatrix]) -> Self {
+    fn new(pool: &Pool, panel: Panel, matrices: &[TernaryMatrix]) -> Self {
         let n: usize = matrices.iter().map(TernaryMatrix::n).sum();
         let mut bytes = HugeBytes::zeroed(panel.count(n) * panel.bytes());
         pool.each(Chunks::new(&mut bytes, panel.bytes()), |_, i, out| {
@@ -45,5 +71,83 @@ impl Packed {
             panel.pack_rows(row, out);
         });
         Self { panel, bytes }
+    }
+}
+
+/// The kernels of a product by token count, and the packed copies that they read.
+#[derive(Clone)]
+pub(super) struct Packings {
+    packed: Vec<Arc<Packed>>,
+    kernels: ByBucket,
+    /// For each bucket an index into `packed`.
+    of: [usize; BUCKETS],
+}
+
+impl Packings {
+    /// Packs stacked `matrices` of `k` columns for `kernels`.
+    ///
+    /// # Panics
+    /// When a kernel is for another K.
+    pub fn new(pool: &Pool, matrices: &[TernaryMatrix], k: usize, kernels: ByBucket) -> Self {
+        let mut packed: Vec<Arc<Packed>> = Vec::new();
+        let of = std::array::from_fn(|bucket| {
+            let kernel = &kernels[bucket];
+            assert_eq!(kernel.k(), k, "K of the kernel {}", kernel.spec());
+            let panel = kernel.panel();
+            let there = packed.iter().position(|p| p.serves(panel));
+            there.unwrap_or_else(|| {
+                packed.push(Arc::new(Packed::new(pool, panel, matrices)));
+                packed.len() - 1
+            })
+        });
+        Self {
+            packed,
+            kernels,
+            of,
+        }
+    }
+
+    /// The same copies, shared, under other kernels; `None` where one of them reads other panels.
+    pub fn share(&self, kernels: &ByBucket) -> Option<Self> {
+        let mut of = [0; BUCKETS];
+        for (of, kernel) in of.iter_mut().zip(kernels) {
+            let serves = |p: &Arc<Packed>| p.serves(kernel.panel());
+            *of = self.packed.iter().position(serves)?;
+        }
+        Some(Self {
+            packed: self.packed.clone(),
+            kernels: kernels.clone(),
+            of,
+        })
+    }
+
+    /// The same over its own copies of the bytes.
+    pub fn duplicate(&self) -> Self {
+        let copy = |p: &Arc<Packed>| Arc::new(p.duplicate());
+        Self {
+            packed: self.packed.iter().map(copy).collect(),
+            ..self.clone()
+        }
+    }
+
+    /// The kernel for `m` tokens, and the weights that it reads.
+    pub fn of(&self, m: usize) -> (&Arc<Kernel>, &Packed) {
+        let bucket = MBucket::of(m).index();
+        (&self.kernels[bucket], &self.packed[self.of[bucket]])
+    }
+
+    /// All kernels.
+    pub fn kernels(&self) -> &ByBucket {
+        &self.kernels
+    }
+
+    /// Bytes that a product of `m` tokens reads.
+    pub fn bytes(&self, m: usize) -> usize {
+        self.of(m).1.bytes.len()
+    }
+
+    /// Bytes of all copies.
+    pub fn all_bytes(&self) -> usize {
+        self.packed.iter().map(|p| p.bytes.len()).sum()
     }
 }
