@@ -191,6 +191,25 @@ impl Engine {
 }
 
 impl Engine {
+    /// Appends `tokens`; the normed hidden state of the last one, `[hidden]`.
+    ///
+    /// # Errors
+    /// [`EngineError`]; batches before the failure stay.
+    pub fn run_hidden(&mut self, tokens: &[u32]) -> Result<&[f32], EngineError> {
+        let batch = self.step.max_rows();
+        self.check(tokens)?;
+        let last = (tokens.len() - 1) / batch * batch;
+        if last > 0 {
+            self.run(&tokens[..last], last, |_, _| ())?;
+        }
+        let append = Append {
+            sequence: &mut self.sequence,
+            tokens: &tokens[last..],
+            logits_from: tokens.len() - last,
+        };
+        Ok(self.step.run_hidden(append)?)
+    }
+
     /// Appends `tokens`; of the logits that follow what is `wanted`, or all.
     fn run_wanted(
         &mut self,

@@ -99,6 +99,10 @@ macro_rules! leveled {
     };
 }
 
+mod gates;
+
+pub use gates::{gelu_gate, relu2_gate, silu_gate};
+
 /// Adds up partial sums in a fixed tree.
 #[inline(always)]
 pub(crate) fn tree(lanes: [f32; LANES]) -> f32 {
@@ -208,23 +212,10 @@ leveled! {
 }
 
 leveled! {
-    /// `out = max(gate, 0)² · up`.
-    pub fn relu2_gate(gate: &[f32], up: &[f32], out: &mut [f32]) {
-        assert!(gate.len() == up.len() && up.len() == out.len(), "lengths of a gate");
-        for ((o, &g), &u) in out.iter_mut().zip(gate).zip(up) {
-            // A comparison, not `max`: a NaN must stay one.
-            let g = if g < 0.0 { 0.0 } else { g };
-            *o = g * g * u;
-        }
-    }
-}
-
-leveled! {
-    /// `out = gate / (1 + e^−gate) · up`.
-    pub fn silu_gate(gate: &[f32], up: &[f32], out: &mut [f32]) {
-        assert!(gate.len() == up.len() && up.len() == out.len(), "lengths of a gate");
-        for ((o, &g), &u) in out.iter_mut().zip(gate).zip(up) {
-            *o = g / (1.0 + exp(-g)) * u;
+    /// `x *= factor`.
+    pub fn scale(x: &mut [f32], factor: f32) {
+        for x in x {
+            *x *= factor;
         }
     }
 }
@@ -407,6 +398,10 @@ pub(crate) mod tests {
             take(&out);
             let wide: Vec<f32> = a.iter().map(|v| v * 100.0).collect();
             silu_gate(&wide, &b, &mut out);
+            take(&out);
+            gelu_gate(&wide, &b, &mut out);
+            take(&out);
+            scale(&mut out, 1.7);
             take(&out);
             add(&mut out, &a);
             take(&out);

@@ -72,6 +72,7 @@ pub mod convert;
 pub mod date;
 pub mod decoder;
 pub mod demo;
+pub mod embed;
 pub mod engine;
 pub mod format;
 pub mod generate;

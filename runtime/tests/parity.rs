@@ -8,6 +8,7 @@ mod text;
 
 use bitnet_codegen::Features;
 use bitnet_runtime::convert::{GroupType, to_gguf};
+use bitnet_runtime::embed::{self, Pooling};
 use bitnet_runtime::engine::{Engine, EngineOptions};
 use bitnet_runtime::format::{self, OpenOptions};
 use bitnet_runtime::graph::Acts;
@@ -224,13 +225,13 @@ fn the_bound_tells_a_wrong_reading() {
     }
 }
 
-/// Qwen3 with a scale for each group of columns, embedding and head included, from every way that files store it:
-/// `tests/parity/qwen3.py` made them. 16-bit inputs are within a thousandth of the logits' standard deviation, and the
+/// Qwen3 with a scale for each group of columns, embedding and head included, from every way that files store it, and
+/// MiniCPM with such projections: `tests/parity/qwen3.py` and `minicpm.py` made them. 16-bit inputs are within a thousandth of the logits' standard deviation, and the
 /// likeliest token is the same at every position; 8-bit inputs are within an eighth.
 #[test]
 fn group_scaled_models_give_the_logits_of_transformers() {
-    let all = fixtures("qwen3");
-    assert!(all.len() >= 7, "{} fixtures", all.len());
+    let all = [fixtures("qwen3"), fixtures("minicpm")].concat();
+    assert!(all.len() >= 9, "{} fixtures", all.len());
     let mut failures = Vec::new();
     for folder in all {
         let name = folder
@@ -274,6 +275,53 @@ fn group_scaled_models_give_the_logits_of_transformers() {
         }
     }
     assert!(failures.is_empty(), "{failures:#?}");
+}
+
+/// Models that embed, projections with input norms of their own: the vectors that transformers gives, from
+/// `tests/parity/embed.py`.
+#[test]
+fn vectors_of_texts_are_those_of_transformers() {
+    let all = fixtures("embed");
+    assert_eq!(all.len(), 2, "qwen3 and gemma3");
+    for folder in all {
+        let text = std::fs::read_to_string(folder.join("expected.json")).expect("expected.json");
+        let json: Value = serde_json::from_str(&text).expect("JSON");
+        let list = |v: &Value| v.as_array().expect("a list").clone();
+        let model = format::open(&folder.join("model.gguf"), &OpenOptions::default());
+        let model = model.unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(Pooling::of(&model), Pooling::Last);
+        for batch in [128, 3] {
+            let mut kernels = Kernels::new(Features::detect(), Profile::default());
+            let pool = Arc::new(Pool::new(2).expect("threads"));
+            let options = EngineOptions {
+                kv: KvType::F32,
+                batch: Some(batch),
+                ..EngineOptions::default()
+            };
+            let model = format::open(&folder.join("model.gguf"), &OpenOptions::default());
+            let model = Arc::new(model.expect("as above"));
+            let mut engine = Engine::new(model, pool, &mut kernels, &options).expect("an engine");
+            for (ids, want) in list(&json["texts"]).iter().zip(list(&json["vectors"])) {
+                let ids: Vec<u32> = list(ids)
+                    .iter()
+                    .map(|id| id.as_u64().expect("an id") as u32)
+                    .collect();
+                let got = embed::embed(&mut engine, &ids).expect("a vector");
+                let want: Vec<f64> = list(&want)
+                    .iter()
+                    .map(|v| v.as_f64().expect("a number"))
+                    .collect();
+                assert_eq!(got.len(), want.len());
+                let cosine: f64 = got.iter().zip(&want).map(|(a, b)| f64::from(*a) * b).sum();
+                println!(
+                    "{}: {} tokens, cosine {cosine}",
+                    folder.display(),
+                    ids.len()
+                );
+                assert!(cosine >= 0.9999, "{}: {cosine}", folder.display());
+            }
+        }
+    }
 }
 
 /// Whatever the blocks, of folders of floats as well: the bits of the logits stay.

@@ -10,7 +10,6 @@ use bitnet_runtime::format::{LoadError, Model};
 use bitnet_runtime::graph::Product;
 use bitnet_runtime::network::head::{Head, HeadForm};
 use bitnet_runtime::network::kernels::{ForcedError, Kernels};
-use bitnet_runtime::network::linear::ByBucket;
 use bitnet_runtime::pack::{Builder, Empty, Manifest};
 use bitnet_runtime::profile::Profile;
 use std::collections::BTreeSet;

@@ -8,6 +8,7 @@ mod bench;
 mod chat;
 mod convert;
 pub mod cpu;
+mod embed;
 mod generate;
 mod inspect;
 mod lines;
@@ -59,6 +60,9 @@ enum Command {
     /// The logits after every token, as a NumPy file of f32 [T, vocabulary].
     #[command(after_help = "Example: bitnet-run logits --tokens 1,2,3 -o logits.npy")]
     Logits(logits::Options),
+    /// What an embedding model makes of texts: a vector of length 1 for each.
+    #[command(after_help = "Example: bitnet-run embed -p \"Once upon a time\" --json")]
+    Embed(embed::Options),
     /// The ids of a text.
     #[command(after_help = "Example: bitnet-run tokenize -p \"Once upon a time\"")]
     Tokenize(tokenize::Options),
@@ -84,6 +88,7 @@ pub fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&terminal, &options),
         Command::Perplexity(options) => perplexity::run(&terminal, &options),
         Command::Logits(options) => logits::run(&terminal, &options),
+        Command::Embed(options) => embed::run(&terminal, &options),
         Command::Tokenize(options) => tokenize::run(&terminal, options),
         Command::Inspect(options) => inspect::run(&terminal, &options),
         Command::Synth(options) => synth::run(&terminal, &options),

@@ -5,12 +5,19 @@ use super::error::{LoadErrorKind, bad, unsupported};
 use super::metadata::Metadata;
 use super::store::{TensorInfo, TensorStore};
 use super::write::GgufWriter;
+use crate::graph::architectures::Family;
 use crate::graph::{
-    Acts, Architecture, ModelConfig, Norm, Projection, Rope, TensorId, Weight, Yarn,
+    Acts, Architecture, Local, ModelConfig, Multipliers, Norm, Projection, Rope, TensorId, Weight,
+    Yarn,
 };
 
 /// The tensor of [`Rope::factors`], whatever the architecture.
 pub(crate) const ROPE_FACTORS: &str = "rope_freqs.weight";
+
+/// The same in files of two contexts: up to the one that the model was made for, and beyond.
+pub(super) const SHORT_FACTORS: &str = "rope_factors_short.weight";
+/// See [`SHORT_FACTORS`].
+pub(super) const LONG_FACTORS: &str = "rope_factors_long.weight";
 
 /// How finely inputs of ternary products are quantised, where it is not what the types of the tensors say.
 pub(crate) const ACTS: &str = "bitnet_tune.acts";
@@ -129,7 +136,7 @@ pub(super) fn read(
         projection: Projection::AttnQ,
     };
     let input_norms = tensor(Weight::Norm(Norm::Input(first))).is_some();
-    let config = ModelConfig {
+    let mut config = ModelConfig {
         architecture,
         name: metadata
             .str("general.name")?
@@ -150,10 +157,15 @@ pub(super) fn read(
         },
         activation: architecture.activation,
         rope: rope(&keys, head_dim, store)?,
+        local: local(&keys)?,
+        multipliers: multipliers(&keys, hidden)?,
         tied: tensor(Weight::Head).is_none(),
         acts: Acts::I8,
         weight_only: false,
     };
+    // Within the window of its local layers a model is computed as if there were none.
+    let seen = config.local.map_or(config.context_len, |l| l.window);
+    config.context_len = config.context_len.min(seen);
     for (name, got) in [
         (
             "attention.value_length",
@@ -168,6 +180,61 @@ pub(super) fn read(
     }
     config.check(store.tensors().len())?;
     Ok(config)
+}
+
+/// Layers with a window: files of Gemma3 that have any name its size.
+fn local(keys: &Keys<'_>) -> Result<Option<Local>, LoadErrorKind> {
+    let name = "attention.sliding_window";
+    let window = keys.count(name)?.filter(|&window| window > 0);
+    match (keys.architecture.family, window) {
+        (_, None) => Ok(None),
+        (Family::Gemma3, Some(window)) => Ok(Some(Local {
+            window,
+            every: 6,
+            theta: keys.positive("rope.freq_base_swa", Some(10_000.0))?,
+        })),
+        (Family::Plain | Family::Mup, Some(window)) => Err(unsupported(
+            format!("{} of {window}", keys.key(name)),
+            "known are windows of gemma3",
+        )),
+    }
+}
+
+fn multipliers(keys: &Keys<'_>, hidden: usize) -> Result<Multipliers, LoadErrorKind> {
+    Ok(match keys.architecture.family {
+        Family::Plain => Multipliers::ONE,
+        Family::Gemma3 => Multipliers {
+            embedding: (hidden as f32).sqrt(),
+            ..Multipliers::ONE
+        },
+        Family::Mup => Multipliers {
+            embedding: keys.positive("embedding_scale", None)?,
+            residual: keys.positive("residual_scale", None)?,
+            // The logits are divided by it.
+            logits: 1.0 / keys.positive("logit_scale", None)?,
+        },
+    })
+}
+
+/// The factors of the rotary embedding, if the file has any for contexts of `context_len`.
+fn factors(
+    keys: &Keys<'_>,
+    head_dim: usize,
+    store: &TensorStore,
+) -> Result<Option<Vec<f32>>, LoadErrorKind> {
+    let found = store.find(ROPE_FACTORS);
+    let Some(index) = found.or_else(|| store.find(SHORT_FACTORS)) else {
+        return Ok(None);
+    };
+    let whole = keys.required("context_length")?;
+    let original = keys.count("rope.scaling.original_context_length")?;
+    if found.is_none() && original.is_some_and(|original| original < whole) {
+        return Err(unsupported(
+            format!("{SHORT_FACTORS} in a file of longer contexts than they hold for"),
+            "known are files whose context_length is original_context_length",
+        ));
+    }
+    rope_factors(&store.tensors()[index], store.bytes(index), head_dim).map(Some)
 }
 
 fn rope(keys: &Keys<'_>, head_dim: usize, store: &TensorStore) -> Result<Rope, LoadErrorKind> {
@@ -188,18 +255,21 @@ fn rope(keys: &Keys<'_>, head_dim: usize, store: &TensorStore) -> Result<Rope, L
         }
         "linear" => keys.positive("rope.scaling.factor", Some(1.0))?,
         // The key's old name, which had no type beside it.
-        "none" => keys.positive("rope.scale_linear", Some(1.0))?,
+        "none" | "longrope" => keys.positive("rope.scale_linear", Some(1.0))?,
         other => {
             return Err(unsupported(
                 format!("{kind_key} {other:?}"),
-                "known are none, linear and yarn",
+                "known are none, linear, yarn and longrope",
             ));
         }
     };
-    let factors = match store.find(ROPE_FACTORS) {
-        None => None,
-        Some(i) => Some(rope_factors(&store.tensors()[i], store.bytes(i), head_dim)?),
-    };
+    let factors = factors(keys, head_dim, store)?;
+    if kind == "longrope" && factors.is_none() {
+        return Err(LoadErrorKind::Missing {
+            field: format!("tensor {SHORT_FACTORS}"),
+            hint: format!("{kind_key} {kind:?} is by factors; convert the file again"),
+        });
+    }
     Ok(Rope {
         theta: keys.positive("rope.freq_base", Some(10_000.0))?,
         linear,
@@ -254,6 +324,15 @@ pub(crate) fn write(w: &mut GgufWriter, c: &ModelConfig) {
         w.f32(&key("attention.input_norm_rms_epsilon"), eps);
     }
     w.f32(&key("rope.freq_base"), c.rope.theta);
+    if c.architecture.family == Family::Mup {
+        w.f32(&key("embedding_scale"), c.multipliers.embedding);
+        w.f32(&key("residual_scale"), c.multipliers.residual);
+        w.f32(&key("logit_scale"), 1.0 / c.multipliers.logits);
+    }
+    if let Some(local) = c.local {
+        w.u32(&key("attention.sliding_window"), local.window);
+        w.f32(&key("rope.freq_base_swa"), local.theta);
+    }
     if let Some(yarn) = c.rope.yarn {
         w.str(&key("rope.scaling.type"), "yarn");
         w.f32(&key("rope.scaling.factor"), yarn.factor);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::assemble::Assembly;
 use super::error::{LoadErrorKind, bad, unsupported};
 use super::gguf::{self, Gguf};
-use super::gguf_config::{self, ROPE_FACTORS};
+use super::gguf_config::{self, LONG_FACTORS, ROPE_FACTORS, SHORT_FACTORS};
 use super::map::Blob;
 use super::metadata::Metadata;
 use super::projection::{Floats, Stored};
@@ -33,7 +33,13 @@ pub(super) fn open(source: source::Source, options: &OpenOptions) -> Result<Mode
     }
     let store = TensorStore::new(vec![bytes], tensors);
     let config = gguf_config::read(&metadata, architecture, &store)?;
+    let window = config.local.map(|l| l.window);
     let mut names = Assembly::new(config, store, path, "GGUF");
+    if let Some(window) = window {
+        names.note(format!(
+            "some layers see {window} positions only: longer contexts are not computed here"
+        ));
+    }
     assemble(&mut names, options)?;
     let acts = match metadata.str(gguf_config::ACTS)? {
         Some(name) => Some(Acts::of(name).ok_or_else(|| {
@@ -60,9 +66,6 @@ fn architecture(metadata: &Metadata) -> Result<&'static Architecture, LoadErrorK
         let known: Vec<_> = ARCHITECTURES.iter().map(|a| a.name).collect();
         let known = known.join(" ");
         let known = match name {
-            "gemma3" => format!(
-                "ternary models of it embed text and do not generate any; known are {known}"
-            ),
             "qwen35" | "qwen3next" => format!(
                 "its gated delta net layers, a recurrence instead of attention, are missing; known are {known}"
             ),
@@ -75,7 +78,9 @@ fn architecture(metadata: &Metadata) -> Result<&'static Architecture, LoadErrorK
 
 fn assemble(model: &mut Assembly, options: &OpenOptions) -> Result<(), LoadErrorKind> {
     let config = model.config().clone();
-    model.ignore(ROPE_FACTORS);
+    for factors in [ROPE_FACTORS, SHORT_FACTORS, LONG_FACTORS] {
+        model.ignore(factors);
+    }
     let names = |weight| [config.architecture.gguf(weight)].into_iter();
     model.take_all(names, |model, id, name| {
         let stored = Stored {

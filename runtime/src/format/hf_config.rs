@@ -8,8 +8,9 @@ use super::assemble::ConfigCheck;
 use super::error::{LoadErrorKind, bad, unsupported};
 use super::hf_modules::KeptModules;
 use super::store::TensorStore;
+use crate::graph::architectures::Family;
 use crate::graph::{
-    ARCHITECTURES, Activation, Acts, Architecture, ModelConfig, Rope, Weight, Yarn,
+    ARCHITECTURES, Activation, Acts, Architecture, ModelConfig, Multipliers, Rope, Weight, Yarn,
 };
 
 /// The fields of `config.json` that are used. Others are skipped without being kept.
@@ -37,6 +38,9 @@ pub(super) struct Config {
     linear_class: Option<String>,
     quantization_mode: Option<String>,
     use_rms_norm: Option<bool>,
+    scale_emb: Option<f32>,
+    scale_depth: Option<f32>,
+    dim_model_base: Option<f32>,
 }
 
 #[derive(Deserialize, Default)]
@@ -54,6 +58,7 @@ struct RopeScaling {
     mscale: Option<f32>,
     mscale_all_dim: Option<f32>,
     truncate: Option<bool>,
+    short_factor: Option<Vec<f32>>,
 }
 
 #[derive(Deserialize, Default, Clone)]
@@ -206,6 +211,8 @@ impl Config {
             },
             activation: architecture.activation,
             rope: self.rope(head_dim, defaults.rope_theta)?,
+            local: None,
+            multipliers: self.multipliers(architecture)?,
             tied: self.tie_word_embeddings.unwrap_or_else(|| {
                 !architecture
                     .hf(Weight::Head)
@@ -216,6 +223,44 @@ impl Config {
         };
         config.check(store.tensors().len())?;
         Ok(config)
+    }
+
+    fn multipliers(&self, architecture: &Architecture) -> Result<Multipliers, LoadErrorKind> {
+        if architecture.family != Family::Mup {
+            return Ok(Multipliers::ONE);
+        }
+        let of = |name: &str, v: Option<f32>| positive(name, v.unwrap_or(1.0)).map(f64::from);
+        let depth = of("scale_depth", self.scale_depth)?;
+        let base = of("dim_model_base", self.dim_model_base)?;
+        Ok(Multipliers {
+            embedding: of("scale_emb", self.scale_emb)? as f32,
+            residual: (depth / (self.num_hidden_layers as f64).sqrt()) as f32,
+            logits: (base / self.hidden_size as f64) as f32,
+        })
+    }
+
+    /// The factors of contexts up to the one the model was made for; longer ones have others, and a multiplier.
+    fn short_factors(&self, s: &RopeScaling, head_dim: usize) -> Result<Vec<f32>, LoadErrorKind> {
+        let whole = self.max_position_embeddings.unwrap_or(2048) as f32;
+        if s.original_max_position_embeddings
+            .is_some_and(|original| original < whole)
+        {
+            return Err(unsupported(
+                "rope_scaling longrope with max_position_embeddings above original_max_position_embeddings in config.json",
+                "known are its short factors, which hold up to the original positions",
+            ));
+        }
+        let factors = s.short_factor.clone().unwrap_or_default();
+        let fits =
+            factors.len() == head_dim / 2 && factors.iter().all(|f| f.is_finite() && *f > 0.0);
+        match fits {
+            true => Ok(factors),
+            false => Err(bad(
+                "rope_scaling.short_factor in config.json",
+                format!("{} numbers above 0", head_dim / 2),
+                format!("{} numbers", factors.len()),
+            )),
+        }
     }
 
     fn rope(&self, head_dim: usize, default_theta: f32) -> Result<Rope, LoadErrorKind> {
@@ -241,12 +286,13 @@ impl Config {
                 yarn = Some(self.yarn(s, factor()?)?);
                 (1.0, None)
             }
+            "longrope" => (1.0, Some(self.short_factors(s, head_dim)?)),
             "llama3" => (1.0, Some(llama3_factors(s, theta, factor()?, head_dim)?)),
             other => {
                 let what = format!("rope_scaling type {other:?} in config.json");
                 return Err(unsupported(
                     what,
-                    "known are default, linear, dynamic, yarn and llama3",
+                    "known are default, linear, dynamic, yarn, longrope and llama3",
                 ));
             }
         };

@@ -5,7 +5,8 @@
 
 use std::fmt;
 
-use super::config::{Activation, Norm, Projection, TensorId, Weight};
+use super::config::{Activation, Norm, TensorId, Weight};
+use super::tensors::{HEAD_NORMED, Names, PLAIN, POST_NORMED, Part, SUB_NORMED, Tensors};
 
 /// A model graph: what it computes, and what files call it and its weights.
 pub struct Architecture {
@@ -28,8 +29,21 @@ pub struct Architecture {
     pub activation: Activation,
     /// Whether ternary models of it were trained with floats as inputs, unless each projection owns an input norm.
     pub weight_only: bool,
+    /// What multiplies, and which layers have a window.
+    pub family: Family,
     /// The weights, by both formats' names. A norm that is not listed does not exist.
     pub tensors: &'static Tensors,
+}
+
+/// Constants of a graph beyond sizes, and where files have them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Nothing multiplies, every layer sees every position.
+    Plain,
+    /// Embeddings are multiplied by √hidden; where files name a window, five of six layers have it.
+    Gemma3,
+    /// Embeddings, what blocks add, and hidden states before the head are multiplied by what files say (µP).
+    Mup,
 }
 
 /// Values that hold where `config.json` gives none, as in the class's own code.
@@ -50,58 +64,6 @@ pub enum RotaryRows {
     Pairs,
 }
 
-/// What a tensor of a block is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// [`Norm::Attn`].
-    AttnNorm,
-    /// [`Norm::Query`].
-    QueryNorm,
-    /// [`Norm::Key`].
-    KeyNorm,
-    /// [`Norm::AttnSub`].
-    AttnSubNorm,
-    /// [`Norm::Ffn`].
-    FfnNorm,
-    /// [`Norm::FfnSub`].
-    FfnSubNorm,
-    /// One of the seven projections.
-    Projection(Projection),
-}
-
-/// What files call one weight, without `.weight` at the end; where several names are known, the first is the usual.
-#[derive(Clone, Copy, Debug)]
-pub struct Names {
-    /// In GGUF files.
-    pub gguf: &'static str,
-    /// In Hugging Face folders.
-    pub hf: &'static [&'static str],
-}
-
-/// A tensor of a block; its names follow the block's prefix and number.
-#[derive(Debug)]
-pub struct BlockTensor {
-    /// What it is.
-    pub part: Part,
-    /// What it is called.
-    pub names: Names,
-}
-
-/// All weights of a graph.
-#[derive(Debug)]
-pub struct Tensors {
-    /// The embedding table.
-    pub embedding: Names,
-    /// The norm before the head.
-    pub output_norm: Names,
-    /// The head.
-    pub head: Names,
-    /// What comes before a block's number.
-    pub block_prefix: Names,
-    /// The tensors of a block; the order in which files are written.
-    pub block: &'static [BlockTensor],
-}
-
 /// Every graph; the only list.
 pub const ARCHITECTURES: &[&Architecture] = &[
     BITNET_B158,
@@ -109,6 +71,8 @@ pub const ARCHITECTURES: &[&Architecture] = &[
     BITNET,
     LLAMA,
     QWEN3,
+    GEMMA3,
+    MINICPM,
     #[cfg(test)]
     tests::MADE_UP,
 ];
@@ -127,6 +91,7 @@ pub const BITNET_B158: &Architecture = &Architecture {
     gguf_rotary: RotaryRows::Halves,
     activation: Activation::Relu2,
     weight_only: false,
+    family: Family::Plain,
     tensors: SUB_NORMED,
 };
 
@@ -153,6 +118,7 @@ pub const BITNET: &Architecture = &Architecture {
     gguf_rotary: RotaryRows::Halves,
     activation: Activation::Silu,
     weight_only: false,
+    family: Family::Plain,
     tensors: SUB_NORMED,
 };
 
@@ -170,6 +136,7 @@ pub const LLAMA: &Architecture = &Architecture {
     gguf_rotary: RotaryRows::Pairs,
     activation: Activation::Silu,
     weight_only: false,
+    family: Family::Plain,
     tensors: PLAIN,
 };
 
@@ -187,117 +154,44 @@ pub const QWEN3: &Architecture = &Architecture {
     gguf_rotary: RotaryRows::Halves,
     activation: Activation::Silu,
     weight_only: true,
+    family: Family::Plain,
     tensors: HEAD_NORMED,
 };
 
-const fn tensor(part: Part, gguf: &'static str, hf: &'static [&'static str]) -> BlockTensor {
-    BlockTensor {
-        part,
-        names: Names { gguf, hf },
-    }
-}
-
-const ATTN_NORM: BlockTensor = tensor(Part::AttnNorm, "attn_norm", &["input_layernorm"]);
-const FFN_NORM: BlockTensor = tensor(Part::FfnNorm, "ffn_norm", &["post_attention_layernorm"]);
-const Q: BlockTensor = tensor(
-    Part::Projection(Projection::AttnQ),
-    "attn_q",
-    &["self_attn.q_proj"],
-);
-const K: BlockTensor = tensor(
-    Part::Projection(Projection::AttnK),
-    "attn_k",
-    &["self_attn.k_proj"],
-);
-const V: BlockTensor = tensor(
-    Part::Projection(Projection::AttnV),
-    "attn_v",
-    &["self_attn.v_proj"],
-);
-const O: BlockTensor = tensor(
-    Part::Projection(Projection::AttnOut),
-    "attn_output",
-    &["self_attn.o_proj"],
-);
-const GATE: BlockTensor = tensor(
-    Part::Projection(Projection::FfnGate),
-    "ffn_gate",
-    &["mlp.gate_proj"],
-);
-const UP: BlockTensor = tensor(
-    Part::Projection(Projection::FfnUp),
-    "ffn_up",
-    &["mlp.up_proj"],
-);
-const DOWN: BlockTensor = tensor(
-    Part::Projection(Projection::FfnDown),
-    "ffn_down",
-    &["mlp.down_proj"],
-);
-
-/// The names that llama gave and others took over.
-const PLAIN: &Tensors = &Tensors {
-    embedding: Names {
-        gguf: "token_embd",
-        hf: &["model.embed_tokens"],
+/// Gemma3 as bitnet-embedding-270m has it, in GGUF files: head norms as Qwen3, norms of what a block adds, GELU.
+pub const GEMMA3: &Architecture = &Architecture {
+    name: "gemma3",
+    hf_class: None,
+    hf_also: &[],
+    hf_model_type: None,
+    hf_quantises: false,
+    hf_defaults: HfDefaults {
+        rope_theta: 1_000_000.0,
+        norm_eps: 1e-6,
     },
-    output_norm: Names {
-        gguf: "output_norm",
-        hf: &["model.norm"],
-    },
-    head: Names {
-        gguf: "output",
-        hf: &["lm_head"],
-    },
-    block_prefix: Names {
-        gguf: "blk",
-        hf: &["model.layers"],
-    },
-    block: &[ATTN_NORM, FFN_NORM, Q, K, V, O, GATE, UP, DOWN],
+    gguf_rotary: RotaryRows::Halves,
+    activation: Activation::GeluTanh,
+    weight_only: true,
+    family: Family::Gemma3,
+    tensors: POST_NORMED,
 };
 
-/// With a norm of each head of queries and keys.
-const HEAD_NORMED: &Tensors = &Tensors {
-    block: &[
-        ATTN_NORM,
-        FFN_NORM,
-        tensor(Part::QueryNorm, "attn_q_norm", &["self_attn.q_norm"]),
-        tensor(Part::KeyNorm, "attn_k_norm", &["self_attn.k_norm"]),
-        Q,
-        K,
-        V,
-        O,
-        GATE,
-        UP,
-        DOWN,
-    ],
-    ..*PLAIN
-};
-
-/// With a norm before the attention output and one before the down projection; the second names are 1bitLLM's.
-const SUB_NORMED: &Tensors = &Tensors {
-    block: &[
-        ATTN_NORM,
-        FFN_NORM,
-        tensor(
-            Part::AttnSubNorm,
-            "attn_sub_norm",
-            &["self_attn.attn_sub_norm", "self_attn.inner_attn_ln"],
-        ),
-        tensor(
-            Part::FfnSubNorm,
-            "ffn_sub_norm",
-            &["mlp.ffn_sub_norm", "mlp.ffn_layernorm"],
-        ),
-        Q,
-        K,
-        V,
-        O,
-        GATE,
-        UP,
-        DOWN,
-    ],
-    ..*PLAIN
+/// MiniCPM with ternary projections (BitCPM4): the graph of llama under µP.
+pub const MINICPM: &Architecture = &Architecture {
+    name: "minicpm",
+    hf_class: Some("MiniCPMForCausalLM"),
+    hf_also: &[],
+    hf_model_type: Some("minicpm"),
+    hf_quantises: false,
+    hf_defaults: HfDefaults {
+        rope_theta: 10_000.0,
+        norm_eps: 1e-6,
+    },
+    gguf_rotary: RotaryRows::Pairs,
+    activation: Activation::Silu,
+    weight_only: true,
+    family: Family::Mup,
+    tensors: PLAIN,
 };
 
 impl Architecture {
@@ -337,6 +231,12 @@ impl Architecture {
     pub fn head_norms(&self) -> bool {
         let mut block = self.tensors.block.iter();
         block.any(|t| t.part == Part::QueryNorm)
+    }
+
+    /// Whether what attention and FFN add is normalised.
+    pub fn post_norms(&self) -> bool {
+        let mut block = self.tensors.block.iter();
+        block.any(|t| t.part == Part::AttnPostNorm)
     }
 
     /// What GGUF files call a weight, without `.weight`.
@@ -379,7 +279,9 @@ impl Architecture {
             Weight::Norm(Norm::Query(_)) => Part::QueryNorm,
             Weight::Norm(Norm::Key(_)) => Part::KeyNorm,
             Weight::Norm(Norm::AttnSub(_)) => Part::AttnSubNorm,
+            Weight::Norm(Norm::AttnPost(_)) => Part::AttnPostNorm,
             Weight::Norm(Norm::Ffn(_)) => Part::FfnNorm,
+            Weight::Norm(Norm::FfnPost(_)) => Part::FfnPostNorm,
             Weight::Norm(Norm::FfnSub(_)) => Part::FfnSubNorm,
             Weight::Norm(Norm::Input(id)) | Weight::Projection(id) => {
                 Part::Projection(id.projection)
@@ -402,8 +304,10 @@ fn layer(weight: Weight) -> Option<usize> {
             | Norm::Query(l)
             | Norm::Key(l)
             | Norm::AttnSub(l)
+            | Norm::AttnPost(l)
             | Norm::Ffn(l)
-            | Norm::FfnSub(l),
+            | Norm::FfnSub(l)
+            | Norm::FfnPost(l),
         ) => Some(l),
         Weight::Norm(Norm::Input(TensorId { layer, .. }))
         | Weight::Projection(TensorId { layer, .. }) => Some(layer),
@@ -432,6 +336,8 @@ impl fmt::Display for Architecture {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::super::config::Projection;
+    use super::super::tensors::tensor;
     use super::*;
     use std::collections::HashSet;
 
@@ -450,6 +356,7 @@ pub(crate) mod tests {
         gguf_rotary: RotaryRows::Pairs,
         activation: Activation::Relu2,
         weight_only: false,
+        family: Family::Plain,
         tensors: &Tensors {
             embedding: Names {
                 gguf: "words",
@@ -499,6 +406,11 @@ pub(crate) mod tests {
                 assert_eq!(has(Part::Projection(projection)), 1, "{a} {projection:?}");
             }
             assert_eq!((has(Part::AttnNorm), has(Part::FfnNorm)), (1, 1), "{a}");
+            assert_eq!(
+                has(Part::AttnPostNorm),
+                has(Part::FfnPostNorm),
+                "{a}: both post-norms or none"
+            );
             assert_eq!(
                 has(Part::AttnSubNorm),
                 has(Part::FfnSubNorm),

@@ -4,7 +4,8 @@
 
 use std::fmt;
 
-use super::architectures::{Architecture, Part};
+use super::architectures::Architecture;
+use super::tensors::Part;
 
 /// The activation of the FFN gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,6 +14,8 @@ pub enum Activation {
     Relu2,
     /// `x / (1 + e^−x)`.
     Silu,
+    /// `x / 2 · (1 + tanh(√(2/π) · (x + 0.044715 · x³)))`.
+    GeluTanh,
 }
 
 impl fmt::Display for Activation {
@@ -20,6 +23,7 @@ impl fmt::Display for Activation {
         f.write_str(match self {
             Activation::Relu2 => "relu2",
             Activation::Silu => "silu",
+            Activation::GeluTanh => "gelu_tanh",
         })
     }
 }
@@ -104,6 +108,44 @@ impl Yarn {
     }
 }
 
+/// Constants that models trained under µP (MiniCPM, Granite) or by Gemma multiply with; all 1 elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Multipliers {
+    /// Of the embedding of a token.
+    pub embedding: f32,
+    /// Of what attention and FFN add to the residual stream.
+    pub residual: f32,
+    /// Of the hidden state before the head, and so of the logits.
+    pub logits: f32,
+}
+
+impl Multipliers {
+    /// None.
+    pub const ONE: Self = Self {
+        embedding: 1.0,
+        residual: 1.0,
+        logits: 1.0,
+    };
+}
+
+/// Layers that look at near positions only, and turn by an angle of their own: all but every `every`-th.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Local {
+    /// Positions that they see, their own included.
+    pub window: usize,
+    /// Of so many layers the last sees all positions.
+    pub every: usize,
+    /// Their [`Rope::theta`].
+    pub theta: f32,
+}
+
+impl Local {
+    /// Whether layer `layer` is one of them.
+    pub fn has(self, layer: usize) -> bool {
+        !(layer + 1).is_multiple_of(self.every)
+    }
+}
+
 /// Everything about a model that is not a weight.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
@@ -136,6 +178,10 @@ pub struct ModelConfig {
     pub activation: Activation,
     /// Rotary embedding.
     pub rope: Rope,
+    /// Layers with a window, if any. None is shorter than [`Self::context_len`], so that windows are never left.
+    pub local: Option<Local>,
+    /// Constants that multiply.
+    pub multipliers: Multipliers,
     /// Whether the head is the embedding table.
     pub tied: bool,
     /// How finely the inputs of ternary products are quantised.
@@ -184,6 +230,8 @@ impl ModelConfig {
     fn part(&self, layer: usize, part: Part) -> impl Iterator<Item = Weight> {
         let (norm, weight) = match part {
             Part::AttnNorm => (None, Weight::Norm(Norm::Attn(layer))),
+            Part::AttnPostNorm => (None, Weight::Norm(Norm::AttnPost(layer))),
+            Part::FfnPostNorm => (None, Weight::Norm(Norm::FfnPost(layer))),
             Part::QueryNorm => (None, Weight::Norm(Norm::Query(layer))),
             Part::KeyNorm => (None, Weight::Norm(Norm::Key(layer))),
             Part::AttnSubNorm => (None, Weight::Norm(Norm::AttnSub(layer))),
@@ -213,7 +261,9 @@ impl ModelConfig {
     /// Length of a norm's weight.
     pub fn norm_len(&self, norm: Norm) -> usize {
         match norm {
-            Norm::Attn(_) | Norm::Ffn(_) | Norm::Output => self.hidden,
+            Norm::Attn(_) | Norm::AttnPost(_) | Norm::Ffn(_) | Norm::FfnPost(_) | Norm::Output => {
+                self.hidden
+            }
             Norm::Query(_) | Norm::Key(_) => self.head_dim,
             Norm::AttnSub(_) => self.n_heads * self.head_dim,
             Norm::FfnSub(_) => self.ffn,
@@ -293,8 +343,12 @@ pub enum Norm {
     Key(usize),
     /// Over the concatenated heads, before the attention output projection.
     AttnSub(usize),
+    /// Over what the attention of a block adds to the residual stream.
+    AttnPost(usize),
     /// Before the FFN of a block.
     Ffn(usize),
+    /// Over what the FFN of a block adds to the residual stream.
+    FfnPost(usize),
     /// Over the FFN product, before the down projection.
     FfnSub(usize),
     /// Before one projection (see [`ModelConfig::input_norm_eps`]).
@@ -310,7 +364,9 @@ impl fmt::Display for Norm {
             Norm::Query(l) => write!(f, "blk.{l}.attn_q_norm"),
             Norm::Key(l) => write!(f, "blk.{l}.attn_k_norm"),
             Norm::AttnSub(l) => write!(f, "blk.{l}.attn_sub_norm"),
+            Norm::AttnPost(l) => write!(f, "blk.{l}.post_attention_norm"),
             Norm::Ffn(l) => write!(f, "blk.{l}.ffn_norm"),
+            Norm::FfnPost(l) => write!(f, "blk.{l}.post_ffw_norm"),
             Norm::FfnSub(l) => write!(f, "blk.{l}.ffn_sub_norm"),
             Norm::Input(id) => write!(f, "{id}_norm_in"),
             Norm::Output => f.write_str("output_norm"),

@@ -3,7 +3,11 @@
 pub mod architectures;
 pub(crate) mod config;
 pub mod products;
+pub mod tensors;
 
 pub use architectures::{ARCHITECTURES, Architecture, RotaryRows};
-pub use config::{Activation, Acts, ModelConfig, Norm, Projection, Rope, TensorId, Weight, Yarn};
+pub use config::{
+    Activation, Acts, Local, ModelConfig, Multipliers, Norm, Projection, Rope, TensorId, Weight,
+    Yarn,
+};
 pub use products::{Product, ScaleShape};

@@ -18,6 +18,8 @@ pub struct Block {
     pub attn_sub_norm: Option<Vec<f32>>,
     /// Norm before the FFN.
     pub ffn_norm: Vec<f32>,
+    /// Norms of what attention and FFN add to the residual stream, if any.
+    pub post_norms: Option<[Vec<f32>; 2]>,
     /// Norm of the gated product, if any.
     pub ffn_sub_norm: Option<Vec<f32>>,
     /// Queries, keys, values.
@@ -55,6 +57,13 @@ impl Block {
                 false => None,
             },
             attn_sub_norm: sub(Norm::AttnSub(layer))?,
+            post_norms: match model.config().architecture.post_norms() {
+                true => Some([
+                    model.norm(Norm::AttnPost(layer))?,
+                    model.norm(Norm::FfnPost(layer))?,
+                ]),
+                false => None,
+            },
             ffn_norm: model.norm(Norm::Ffn(layer))?,
             ffn_sub_norm: sub(Norm::FfnSub(layer))?,
             qkv: project(products::QKV)?,
@@ -92,6 +101,7 @@ pub fn gated(
     match config.activation {
         Activation::Relu2 => lanes::relu2_gate(gate, up, product),
         Activation::Silu => lanes::silu_gate(gate, up, product),
+        Activation::GeluTanh => lanes::gelu_gate(gate, up, product),
     }
     if let Some(weight) = sub_norm {
         lanes::rms_norm(spare, weight, config.norm_eps, out);

@@ -10,15 +10,16 @@ use crate::pool::{Chunks, ColumnBlock, Columns, Pool};
 use crate::profile::M_BUCKETS;
 use bitnet_codegen::kernel::AlignedBytes;
 use bitnet_codegen::trit::TritError;
-use bitnet_codegen::variant::OutOrder;
 use bitnet_codegen::{Activations, Kernel, Scales, Scratch, TernaryMatrix};
 use packed::{Packed, Packings};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use tile::{TileSums, by_token};
 
 pub mod grouped;
 mod packed;
 mod planes;
+mod tile;
 
 /// How many ranges of token counts have a kernel of their own.
 pub const BUCKETS: usize = M_BUCKETS.len();
@@ -482,49 +483,6 @@ impl<'a> Run<'a> {
             }
         }
     }
-}
-
-/// Sums of a tile, on their way to the outputs.
-struct TileSums<'v> {
-    /// Tokens, of the product's.
-    tokens: Range<usize>,
-    /// Rows of the weights: as many sums a token as count.
-    rows: Range<usize>,
-    /// Where the first of the rows lies in the block of columns.
-    column: usize,
-    /// `[tokens, stride]`, and what the tile holds beyond.
-    sums: &'v [i32],
-    /// Sums from one token to the next.
-    stride: usize,
-}
-
-impl TileSums<'_> {
-    /// Calls `f` with the sums of each token and with where they go.
-    fn each<T>(&self, y: &mut ColumnBlock<'_, T>, f: impl Fn(&[i32], &mut [T])) {
-        let n = self.rows.len();
-        for (t, sums) in self.tokens.clone().zip(self.sums.chunks_exact(self.stride)) {
-            f(&sums[..n], &mut y.row(t)[self.column..][..n]);
-        }
-    }
-}
-
-/// A result tile as two token-major parts with the rows of each: what had to be turned, and what lies so already.
-fn by_token<'o>(
-    order: OutOrder,
-    (nr, mr): (usize, usize),
-    out: &'o [i32],
-    turned: &'o mut Vec<i32>,
-) -> [(Range<usize>, &'o [i32]); 2] {
-    let split = match order {
-        OutOrder::TokenMajor => 0,
-        OutOrder::RowMajor => nr,
-        OutOrder::Split { rows } => rows,
-    };
-    let (by_row, rest) = out.split_at(split * mr);
-    grow(turned, by_row.len());
-    let turned = &mut turned[..by_row.len()];
-    lanes::transpose(by_row, split, mr, turned);
-    [(0..split, turned), (split..nr, rest)]
 }
 
 fn grow(v: &mut Vec<i32>, len: usize) {

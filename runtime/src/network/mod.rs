@@ -17,7 +17,8 @@ pub use digest::ModelDigest;
 pub use product::{BuildError, Tap};
 
 use crate::format::Model;
-use crate::graph::{ModelConfig, Norm, Product, Projection};
+use crate::graph::{ModelConfig, Norm, Product, Projection, Rope};
+use crate::lanes;
 use crate::pool::Pool;
 use block::Block;
 use float::FloatRows;
@@ -37,6 +38,8 @@ pub struct Network {
     /// The file: its embedding table is read in place.
     model: Arc<Model>,
     rope: RopeTable,
+    /// The angles of layers with a window, if there are any.
+    local_rope: Option<RopeTable>,
     blocks: Vec<Block>,
     /// `[hidden]`.
     output_norm: Vec<f32>,
@@ -67,6 +70,15 @@ impl Network {
         };
         Ok(Self {
             rope: RopeTable::new(&config.rope, config.head_dim),
+            local_rope: config.local.map(|local| {
+                let rope = Rope {
+                    theta: local.theta,
+                    linear: 1.0,
+                    factors: None,
+                    yarn: None,
+                };
+                RopeTable::new(&rope, config.head_dim)
+            }),
             blocks,
             output_norm: model.norm(Norm::Output)?,
             head,
@@ -118,11 +130,21 @@ impl Network {
     /// When there is no such token.
     pub fn embed(&self, token: u32, x: &mut [f32]) {
         self.model.embed(token as usize, x);
+        let factor = self.config().multipliers.embedding;
+        if factor != 1.0 {
+            lanes::scale(x, factor);
+        }
     }
 
-    /// The angles of the rotary embedding.
-    pub(crate) fn rope(&self) -> &RopeTable {
-        &self.rope
+    /// The angles of the rotary embedding: of most layers, then of those with a window, if there are any.
+    pub(crate) fn ropes(&self) -> impl Iterator<Item = &RopeTable> {
+        std::iter::once(&self.rope).chain(&self.local_rope)
+    }
+
+    /// Which of [`Self::ropes`] turns layer `layer`.
+    pub(crate) fn rope_of(&self, layer: usize) -> usize {
+        let local = self.config().local;
+        usize::from(local.is_some_and(|local| local.has(layer)))
     }
 
     /// The kernels in use.

@@ -502,6 +502,10 @@ impl Projections {
             (Weights::Ternary(linear), 1, 1) => {
                 linear.forward_add(pool, &mut scratch.work, &scratch.acts, y)
             }
+            (Weights::Grouped(linear), _, 1) => {
+                linear.forward_add(pool, &mut scratch.work, &scratch.grouped, y);
+                true
+            }
             _ => false,
         }
     }

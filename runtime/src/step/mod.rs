@@ -9,10 +9,11 @@ mod attention;
 mod rows;
 mod vector;
 
+use crate::graph::ModelConfig;
 use crate::lanes;
 use crate::logits::{Logits, Wanted};
 use crate::network::Network;
-use crate::network::block::gated;
+use crate::network::block::{Block, gated};
 use crate::network::head::HeadWork;
 use crate::network::product::{ProjectionScratch, Tap};
 use crate::pool::{Chunks, Pool};
@@ -137,8 +138,10 @@ struct Scratch {
     gate_up: Vec<f32>,
     /// What is added to the residual stream, where a product cannot do so itself, `[rows, hidden]`.
     delta: Vec<f32>,
-    /// Cosines and sines of each row's position, `[rows, head_dim]`.
+    /// Cosines and sines of each row's position by each of the network's ropes, `[ropes, rows, head_dim]`.
     cos_sin: Vec<f32>,
+    /// What a block adds, before its norm, where there is one: `[rows, hidden]`.
+    before: Vec<f32>,
     /// What attention needs.
     attention: AttentionScratch,
     /// What the ternary products need.
@@ -161,7 +164,11 @@ impl Scratch {
             attended: vec![0.0; rows * q],
             gate_up: vec![0.0; rows * 2 * c.ffn],
             delta: vec![0.0; rows * c.hidden],
-            cos_sin: vec![0.0; rows * c.head_dim],
+            cos_sin: vec![0.0; network.ropes().count() * rows * c.head_dim],
+            before: match c.architecture.post_norms() {
+                true => vec![0.0; rows * c.hidden],
+                false => Vec::new(),
+            },
             attention: AttentionScratch::new(c, pool),
             projection: ProjectionScratch::new(pool, rows, c, network.products()),
             last: Vec::new(),
@@ -304,6 +311,31 @@ impl Step {
         })
     }
 
+    /// Takes the tokens of one append through the network; the normed hidden state of its last token comes back,
+    /// `[hidden]`.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_hidden(&mut self, append: Append<'_>) -> Result<&[f32], StepError> {
+        let mut appends = [append];
+        self.admit(&mut appends)?;
+        let c = self.network.config();
+        let together = attend::rows_at_once(c.n_heads / c.n_kv_heads);
+        self.rows.fill(&appends, together);
+        self.forward(&mut appends);
+        let [append] = appends;
+        let last = append.tokens.len() - 1;
+        normalise(&self.network, &[last], &mut self.scratch);
+        if !all_finite(&self.scratch.last) {
+            return Err(StepError::NotFinite {
+                append: 0,
+                position: append.sequence.position() + last,
+            });
+        }
+        append.sequence.append(append.tokens);
+        Ok(&self.scratch.last)
+    }
+
     /// The logits of the last token that they were wanted of, `[vocab]`.
     pub fn last_logits(&self) -> &[f32] {
         let start = self
@@ -354,10 +386,12 @@ impl Step {
         pool.each(Chunks::new(x, h), |_, r, x| {
             network.embed(rows.all()[r].token, x)
         });
-        let cos_sin = &mut s.cos_sin[..m * c.head_dim];
-        pool.each(Chunks::new(cos_sin, c.head_dim), |_, r, angles| {
-            network.rope().fill(rows.all()[r].position, angles)
-        });
+        for (i, rope) in network.ropes().enumerate() {
+            let cos_sin = &mut s.cos_sin[i * m * c.head_dim..][..m * c.head_dim];
+            pool.each(Chunks::new(cos_sin, c.head_dim), |_, r, angles| {
+                rope.fill(rows.all()[r].position, angles)
+            });
+        }
 
         for (layer, block) in network.blocks().iter().enumerate() {
             // q, k, v = Wqkv · norm(x)
@@ -369,6 +403,8 @@ impl Step {
                 .qkv
                 .forward(pool, &mut s.projection, tap, m, norm, qkv);
             // attended = softmax(rotated q · rotated Kᵀ / √head_dim) · V
+            let cos_sin = network.rope_of(layer) * m * c.head_dim;
+            let cos_sin = &s.cos_sin[cos_sin..][..m * c.head_dim];
             let attention = Attention::new(c, rows, cos_sin, (layer, block));
             attention.store(pool, qkv, appends, &mut s.attention);
             attention.attend(pool, qkv, appends, &mut s.attention, attended);
@@ -380,9 +416,22 @@ impl Step {
                     None => out.copy_from_slice(row),
                 }
             };
-            block
-                .out
-                .forward_add(pool, &mut s.projection, tap, m, sub_norm, (x, delta));
+            match post_norm(c, block, |[attn, _]| attn) {
+                None => block.out.forward_add(
+                    pool,
+                    &mut s.projection,
+                    tap,
+                    m,
+                    sub_norm,
+                    (&mut *x, &mut *delta),
+                ),
+                Some(weight) => {
+                    block
+                        .out
+                        .forward(pool, &mut s.projection, tap, m, sub_norm, delta);
+                    add(pool, c, weight, x, (&mut *delta, &mut s.before[..]));
+                }
+            }
             // gate, up = W · norm(x)
             let gate_up = &mut s.gate_up[..m * 2 * ffn];
             let norm = |r: usize, out: &mut [f32], _: &mut [f32]| {
@@ -396,9 +445,22 @@ impl Step {
                 let row = &gate_up[r * 2 * ffn..][..2 * ffn];
                 gated(c, row, block.ffn_sub_norm.as_deref(), out, spare)
             };
-            block
-                .down
-                .forward_add(pool, &mut s.projection, tap, m, product, (x, delta));
+            match post_norm(c, block, |[_, ffn]| ffn) {
+                None => block.down.forward_add(
+                    pool,
+                    &mut s.projection,
+                    tap,
+                    m,
+                    product,
+                    (&mut *x, &mut *delta),
+                ),
+                Some(weight) => {
+                    block
+                        .down
+                        .forward(pool, &mut s.projection, tap, m, product, delta);
+                    add(pool, c, weight, x, (&mut *delta, &mut s.before[..]));
+                }
+            }
         }
     }
 
@@ -429,9 +491,46 @@ impl Step {
 fn normalise(network: &Network, rows: &[usize], s: &mut Scratch) {
     let (h, eps) = (network.config().hidden, network.config().norm_eps);
     s.last.resize(rows.len() * h, 0.0);
+    let factor = network.config().multipliers.logits;
     for (&r, out) in rows.iter().zip(s.last.chunks_exact_mut(h)) {
         lanes::rms_norm(&s.x[r * h..][..h], network.output_norm(), eps, out);
+        if factor != 1.0 {
+            lanes::scale(out, factor);
+        }
     }
+}
+
+/// What becomes of what a product adds to the residual stream: nothing, a multiplication alone, or a norm before it.
+fn post_norm<'b>(
+    c: &ModelConfig,
+    block: &'b Block,
+    of: impl Fn(&'b [Vec<f32>; 2]) -> &'b Vec<f32>,
+) -> Option<Option<&'b [f32]>> {
+    let norm = block.post_norms.as_ref().map(|norms| &of(norms)[..]);
+    (norm.is_some() || c.multipliers.residual != 1.0).then_some(norm)
+}
+
+/// `x += multiplier · post_norm(delta)`, row by row, with a norm or without. With one, `before` is as large as `delta`.
+fn add(
+    pool: &Pool,
+    c: &ModelConfig,
+    post_norm: Option<&[f32]>,
+    x: &mut [f32],
+    (delta, before): (&mut [f32], &mut [f32]),
+) {
+    let (h, factor, len) = (c.hidden, c.multipliers.residual, delta.len());
+    if let Some(weight) = post_norm {
+        let rows = (Chunks::new(delta, h), Chunks::new(&mut before[..len], h));
+        pool.each(rows, |_, _, (delta, before)| {
+            before.copy_from_slice(delta);
+            lanes::rms_norm(before, weight, c.norm_eps, delta);
+        });
+    }
+    let rows = (Chunks::new(x, h), Chunks::new(delta, h));
+    pool.each(rows, |_, _, (x, delta)| {
+        lanes::scale(delta, factor);
+        lanes::add(x, delta);
+    });
 }
 
 fn all_finite(values: &[f32]) -> bool {

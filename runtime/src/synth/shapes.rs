@@ -1,7 +1,7 @@
 //! The shapes of the published ternary models.
 
 use crate::graph::architectures::{BITNET, BITNET_B158, LLAMA, QWEN3};
-use crate::graph::{Acts, Architecture, ModelConfig, Rope};
+use crate::graph::{Acts, Architecture, ModelConfig, Multipliers, Rope};
 
 /// A model that can be made up: its name to ask for it by, and its configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +53,8 @@ pub(crate) const fn shape(
                 factors: None,
                 yarn: None,
             },
+            local: None,
+            multipliers: Multipliers::ONE,
             tied,
             acts: if architecture.weight_only {
                 Acts::I16

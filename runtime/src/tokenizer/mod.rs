@@ -70,6 +70,7 @@ pub struct Tokenizer {
     eos: Option<u32>,
     stops: Vec<u32>,
     add_bos: bool,
+    add_eos: bool,
     space_prefix: bool,
     chat_template: Option<String>,
     architecture: String,
@@ -230,6 +231,7 @@ impl Tokenizer {
             eos: None,
             stops: Vec::new(),
             add_bos: false,
+            add_eos: false,
             space_prefix: spelling == Spelling::SentencePiece { space_prefix: true },
             chat_template: None,
             architecture: String::new(),
@@ -262,6 +264,7 @@ impl Tokenizer {
             let note = "the file asks for a begin-of-text token but names none; going without";
             self.notes.push(note.to_owned());
         }
+        self.add_eos = add_eos && self.eos.is_some();
         if add_eos {
             let note = "the file asks for an end-of-text token after every text; a prompt is to be continued, so none is added";
             self.notes.push(note.to_owned());
@@ -311,6 +314,11 @@ impl Tokenizer {
     /// Whether [`Self::encode_prompt`] puts a begin-of-text token first.
     pub fn add_bos(&self) -> bool {
         self.add_bos
+    }
+
+    /// Whether the file asks for [`Self::eos`] behind every text; a prompt, which is to be continued, gets none.
+    pub fn add_eos(&self) -> bool {
+        self.add_eos
     }
 
     /// The ids that end a generation, ascending.

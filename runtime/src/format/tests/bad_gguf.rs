@@ -85,9 +85,9 @@ const CASES: &[Case] = &[
         &["\"mamba\"", "bitnet-b1.58 bitnet-25 bitnet llama"],
     ),
     (
-        "embedding model",
-        |p| p.str("general.architecture", "gemma3"),
-        &["unsupported", "embed text"],
+        "window of an architecture without",
+        |p| p.u32("bitnet-b1.58.attention.sliding_window", 8),
+        &["unsupported", "sliding_window of 8"],
     ),
     (
         "recurrent model",
@@ -225,9 +225,14 @@ const CASES: &[Case] = &[
         &["rope.freq_base", "got -1"],
     ),
     (
-        "longrope",
+        "unknown scaling of angles",
+        |p| p.str("bitnet-b1.58.rope.scaling.type", "su"),
+        &["unsupported", "\"su\"", "none, linear, yarn and longrope"],
+    ),
+    (
+        "longrope without factors",
         |p| p.str("bitnet-b1.58.rope.scaling.type", "longrope"),
-        &["unsupported", "\"longrope\"", "none, linear and yarn"],
+        &["tensor rope_factors_short.weight is missing"],
     ),
     (
         "yarn without a factor",

@@ -157,8 +157,13 @@ fn configurations_are_checked() {
         ),
         (
             "\"rope_theta\": 10000.0",
-            "\"rope_scaling\": {\"type\": \"longrope\"}",
-            &["unsupported rope_scaling type \"longrope\""],
+            "\"rope_scaling\": {\"type\": \"su\"}",
+            &["unsupported rope_scaling type \"su\""],
+        ),
+        (
+            "\"rope_theta\": 10000.0",
+            "\"rope_scaling\": {\"type\": \"longrope\", \"short_factor\": [1, 0]}",
+            &["rope_scaling.short_factor", "numbers above 0"],
         ),
         (
             "\"rope_theta\": 10000.0",

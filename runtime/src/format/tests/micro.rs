@@ -7,6 +7,7 @@ use crate::format::dtype::TernaryType;
 use crate::format::float::FloatType;
 use crate::format::metadata::ValueType;
 use crate::format::ternary::{RowOrder, Tiles, pack};
+use crate::graph::architectures::Family;
 use crate::graph::architectures::LLAMA;
 use crate::graph::{Architecture, Norm, Projection, RotaryRows, TensorId, Weight};
 
@@ -121,6 +122,12 @@ impl Micro {
                     (Norm::Key(l), self.head_dim),
                 ]);
             }
+            if self.arch.post_norms() {
+                out.extend([
+                    (Norm::AttnPost(l), self.hidden),
+                    (Norm::FfnPost(l), self.hidden),
+                ]);
+            }
             if self.arch.sub_norms() {
                 out.extend([
                     (Norm::AttnSub(l), self.heads * self.head_dim),
@@ -221,6 +228,11 @@ impl Micro {
         }
         parts.f32(&format!("{a}.attention.layer_norm_rms_epsilon"), 1e-5);
         parts.f32(&format!("{a}.rope.freq_base"), 10_000.0);
+        if self.arch.family == Family::Mup {
+            for name in ["embedding_scale", "residual_scale", "logit_scale"] {
+                parts.f32(&format!("{a}.{name}"), 2.0);
+            }
+        }
         parts.str("tokenizer.ggml.model", "gpt2");
         let tokens: Vec<String> = (0..self.vocab).map(|i| format!("t{i}")).collect();
         parts.strings("tokenizer.ggml.tokens", &tokens);

@@ -8,6 +8,7 @@ use super::packed::Packings;
 use super::{ByBucket, Workspace, grow, scratch_of, tiles};
 use crate::graph::products::common_group;
 use crate::graph::{Acts, ScaleShape};
+use crate::lanes;
 use crate::pool::{Columns, Pool};
 use bitnet_codegen::variant::OutOrder;
 use bitnet_codegen::{GroupedActs, Groups, Kernel, TernaryMatrix};
@@ -134,6 +135,30 @@ impl GroupedLinear {
         stride: usize,
         first: usize,
     ) {
+        let put = |y: &mut [f32], values: &[f32]| y.copy_from_slice(values);
+        self.product(pool, work, acts, (y, stride, first), put);
+    }
+
+    /// As [`Self::forward`] with rows of `n`, added to what `y` holds by one addition an output.
+    pub fn forward_add(
+        &self,
+        pool: &Pool,
+        work: &mut Workspace,
+        acts: &GroupedActs,
+        y: &mut [f32],
+    ) {
+        self.product(pool, work, acts, (y, self.n, 0), lanes::add);
+    }
+
+    /// Runs all tiles; `put(outputs, values)` takes a token's values of a panel to their place.
+    fn product(
+        &self,
+        pool: &Pool,
+        work: &mut Workspace,
+        acts: &GroupedActs,
+        (y, stride, first): (&mut [f32], usize, usize),
+        put: impl Fn(&mut [f32], &[f32]) + Sync,
+    ) {
         let asked = (acts.k, acts.group_k, acts.planes);
         let known = (self.k, self.groups.scales.k, self.groups.planes);
         assert_eq!(
@@ -162,7 +187,7 @@ impl GroupedLinear {
                     let x = bytemuck::cast_slice(acts.rows(first, mr));
                     kernel.run_grouped(mr, panel, x, acts.of_groups(first, mr), scratch, out);
                     for (t, values) in out.chunks_exact(nr).enumerate() {
-                        columns.row(first + t)[from..][..rows].copy_from_slice(&values[..rows]);
+                        put(&mut columns.row(first + t)[from..][..rows], &values[..rows]);
                     }
                 }
             }

@@ -3,7 +3,7 @@
 
 use super::*;
 use bitnet_codegen::space;
-use bitnet_codegen::variant::VARIANTS;
+use bitnet_codegen::variant::{OutOrder, VARIANTS};
 use bitnet_codegen::{Features, Isa, KernelSet, KernelSpec, oracle, plan};
 use std::collections::BTreeSet;
 
