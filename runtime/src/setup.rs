@@ -4,13 +4,16 @@ use crate::demo;
 use crate::engine::{Engine, EngineError, EngineOptions};
 use crate::format::Model;
 use crate::format::{self, LoadError, OpenOptions};
+use crate::network::Network;
 use crate::network::head::HeadForm;
 use crate::network::kernels::{Kernels, NoCode};
+use crate::network::packed_cache::{Kept, PackedCache};
 use crate::pack::Pack;
 use crate::pool::{Pool, PoolError};
 use crate::profile::{self, Found, Machine};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use bitnet_codegen::{Features, KernelSpec};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,6 +41,8 @@ pub struct Setup {
     pub head: Option<HeadForm>,
     /// Positions and batches.
     pub engine: EngineOptions,
+    /// A folder that keeps packed weights, see [`PackedCache`]; the demo model is never kept.
+    pub cache: Option<PathBuf>,
 }
 
 /// Why it cannot be loaded.
@@ -68,8 +73,23 @@ pub struct Ready {
     pub no_code: Option<NoCode>,
     /// Where kernels that were compiled ahead come from.
     pub pack: Option<Arc<Pack>>,
+    /// What is kept of the packed weights; the caller chooses when [`Ready::keep`] adds to it.
+    pub cache: Option<PackedCache>,
     /// How long loading took.
     pub load: Duration,
+}
+
+impl Ready {
+    /// Keeps the packed weights for the next start, where they were not read from there and are worth it.
+    ///
+    /// # Errors
+    /// When they cannot be written; nothing is left of them then.
+    pub fn keep(&self) -> io::Result<Option<Kept>> {
+        match &self.cache {
+            Some(cache) => self.engine.network().keep(cache),
+            None => Ok(None),
+        }
+    }
 }
 
 impl Setup {
@@ -123,7 +143,14 @@ impl Setup {
         if let Some(pack) = &self.pack {
             kernels = kernels.with_pack(pack);
         }
-        let engine = Engine::new(Arc::new(model), pool, &mut kernels, &self.engine)?;
+        let cache = match (&self.cache, &self.model) {
+            // A model whose file was taken away since it was opened is packed.
+            (Some(folder), Some(path)) => PackedCache::open(folder, path, &model).ok(),
+            _ => None,
+        };
+        let network = Network::with_cache(Arc::new(model), &pool, &mut kernels, cache.as_ref());
+        let network = Arc::new(network.map_err(EngineError::from)?);
+        let engine = Engine::of(network, pool, &self.engine).map_err(EngineError::from)?;
         for note in kernels.notes() {
             let told = found.note.get_or_insert_default();
             *told = [told.as_str(), &note].join(if told.is_empty() { "" } else { "; " });
@@ -133,6 +160,7 @@ impl Setup {
             found,
             no_code: kernels.into_no_code(),
             pack: self.pack.clone(),
+            cache,
             load: start.elapsed(),
         })
     }

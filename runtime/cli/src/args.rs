@@ -8,6 +8,7 @@ use bitnet_runtime::format::ternary::TileConfig;
 use bitnet_runtime::format::{I2sBlock, OpenOptions};
 use bitnet_runtime::graph::Acts;
 use bitnet_runtime::network::head::HeadForm;
+use bitnet_runtime::network::packed_cache;
 use bitnet_runtime::sample::SamplerParams;
 use bitnet_runtime::sequence::KvType;
 use bitnet_runtime::setup::Setup;
@@ -69,6 +70,13 @@ pub struct RunArgs {
     /// Tokens of a prompt that go through the layers together; the result does not depend on it.
     #[arg(long, value_parser = positive)]
     pub(crate) batch: Option<usize>,
+    /// Folder that keeps packed weights of large models, as much as they take in memory, so that the next start need
+    /// not pack them (bitnet-tune/packed in the user's folder for caches, unless given).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
+    /// Neither read nor keep packed weights.
+    #[arg(long, conflicts_with = "cache")]
+    pub(crate) no_cache: bool,
     /// How keys and values are kept: f32, f16 or q8_0; the result depends on it.
     #[arg(long, value_name = "TYPE", default_value_t)]
     pub(crate) kv: KvType,
@@ -147,6 +155,10 @@ impl ModelArgs {
             profile: run.profile.clone(),
             kernel: run.kernel.clone(),
             head: run.head.0,
+            cache: match run.no_cache {
+                true => None,
+                false => run.cache.clone().or_else(packed_cache::user_folder),
+            },
             engine: EngineOptions {
                 n_ctx: run.ctx,
                 batch: run.batch,

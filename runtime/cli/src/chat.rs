@@ -141,6 +141,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
     if terminal.is_json() {
         terminal.print(&chat.turns, String::new)?;
     }
+    loader.keep(&ready);
     Ok(())
 }
 

@@ -110,7 +110,9 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
         save(path, &mut ready.engine, &ids, &result)?;
     }
     if terminal.is_json() {
-        return terminal.print(&result, String::new);
+        terminal.print(&result, String::new)?;
+        loader.keep(&ready);
+        return Ok(());
     }
     terminal.say("\n")?;
     if result.finish != Finish::Stop {
@@ -125,6 +127,7 @@ pub fn run(terminal: &Terminal, options: &Options) -> Result<()> {
             ready.load.as_secs_f64()
         ));
     }
+    loader.keep(&ready);
     Ok(())
 }
 

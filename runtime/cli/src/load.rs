@@ -2,6 +2,7 @@
 //! and emit, and say on the way what the readers and the profile have to say.
 
 use crate::args::{ModelArgs, RunArgs};
+use crate::signals;
 use crate::terminal::Terminal;
 use crate::{cpu, pack};
 use anyhow::Result;
@@ -71,7 +72,29 @@ impl<'a> Loader<'a> {
         if self.setup.kernel.is_none() {
             self.terminal.tell(&ready);
         }
+        if let Some(cache) = &ready.cache {
+            self.say(&cache.notes());
+        }
         Ok(ready)
+    }
+
+    /// Keeps the packed weights of `ready` for the next start and says how much that is; not those of a kernel that was
+    /// named, which is an experiment. To be called when what was asked for is done: it takes about a second.
+    pub fn keep(&self, ready: &Ready) {
+        if self.setup.kernel.is_some() || signals::asked() {
+            return;
+        }
+        match ready.keep() {
+            Ok(None) => {}
+            Ok(Some(kept)) => self.terminal.note(&format!(
+                "note: packed weights are kept in {} ({:.1} GB) for the next start; --no-cache keeps none",
+                kept.path.display(),
+                kept.bytes as f64 / 1e9
+            )),
+            Err(why) => self
+                .terminal
+                .note(&format!("note: packed weights cannot be kept: {why}")),
+        }
     }
 
     fn say(&self, notes: &[String]) {

@@ -207,6 +207,15 @@ impl Model {
             .transpose()
     }
 
+    /// The scales of the head where it is a ternary product, without its codes.
+    ///
+    /// # Errors
+    /// As [`Self::ternary`], where scales are concerned.
+    pub(crate) fn ternary_head_scales(&self) -> Result<Option<Scales>, LoadError> {
+        let head = self.ternary_head.as_ref();
+        head.map(|source| self.scales_of(source)).transpose()
+    }
+
     /// The scales of a projection, without its codes.
     ///
     /// # Errors

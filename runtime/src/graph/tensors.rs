@@ -19,7 +19,7 @@ pub enum Part {
     FfnNorm,
     /// [`Norm::FfnPost`].
     FfnPostNorm,
-    /// [`Norm::FfnSub`].
+    /// `Norm::FfnSub`.
     FfnSubNorm,
     /// One of the seven projections.
     Projection(Projection),

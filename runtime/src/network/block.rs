@@ -1,12 +1,9 @@
 //! [`Block`]: the weights of one transformer block, and the gate between its products.
 
-use super::kernels::Kernels;
 use super::linear::Linear;
-use super::product::{BuildError, Projections};
-use crate::format::Model;
+use super::product::{BuildError, Packer, Projections};
 use crate::graph::{Activation, ModelConfig, Norm, Projection, products};
 use crate::lanes;
-use crate::pool::Pool;
 
 /// One transformer block: weights only.
 pub struct Block {
@@ -37,16 +34,11 @@ impl Block {
     ///
     /// # Errors
     /// [`BuildError`].
-    pub fn new(
-        pool: &Pool,
-        model: &Model,
-        kernels: &mut Kernels,
-        layer: usize,
-    ) -> Result<Self, BuildError> {
+    pub(super) fn new(packer: &mut Packer<'_>, layer: usize) -> Result<Self, BuildError> {
+        let model = packer.model;
         let sub_norms = model.config().sub_norms();
         let sub = |norm| sub_norms.then(|| model.norm(norm)).transpose();
-        let mut project =
-            |projections: &[Projection]| Projections::new(pool, model, kernels, layer, projections);
+        let mut project = |projections: &[Projection]| Projections::new(packer, layer, projections);
         Ok(Self {
             attn_norm: model.norm(Norm::Attn(layer))?,
             head_norms: match model.config().architecture.head_norms() {

@@ -11,7 +11,9 @@ use crate::profile::M_BUCKETS;
 use bitnet_codegen::kernel::AlignedBytes;
 use bitnet_codegen::trit::TritError;
 use bitnet_codegen::{Activations, Kernel, Scales, Scratch, TernaryMatrix};
-use packed::{Packed, Packings};
+use packed::Packed;
+
+pub(super) use packed::Packings;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use tile::{TileSums, by_token};
@@ -117,14 +119,8 @@ impl Linear {
             matrices.iter().all(|m| m.k() == k),
             "stacked matrices have one K"
         );
-        let mut n = 0;
-        let stacked = matrices
-            .iter()
-            .map(|m| {
-                n += m.n();
-                n - m.n()..n
-            })
-            .collect();
+        let stacked = stacked(matrices.iter().map(TernaryMatrix::n));
+        let n = stacked.last().map_or(0, |rows| rows.end);
         let parts = if let Scales::Group { group_k, scales } = matrices[0].scales() {
             assert_eq!(matrices.len(), 1, "group scales are not stacked");
             let groups = k.div_ceil(*group_k);
@@ -149,6 +145,35 @@ impl Linear {
             stacked,
             parts,
         })
+    }
+
+    /// Stacked matrices of `ns` rows and `k` columns that were packed before, with a scale a row.
+    pub(super) fn restored(
+        ns: &[usize],
+        k: usize,
+        row_scales: Vec<f32>,
+        packings: Packings,
+    ) -> Self {
+        let stacked = stacked(ns.iter().copied());
+        let part = Part {
+            cols: 0..k,
+            packings,
+            row_scales: Arc::new(row_scales),
+        };
+        Self {
+            n: stacked.last().map_or(0, |rows| rows.end),
+            k,
+            stacked,
+            parts: vec![part],
+        }
+    }
+
+    /// The packed weights; `None` where the layer has a part for each group of columns.
+    pub(super) fn packings(&self) -> Option<&Packings> {
+        match &self.parts[..] {
+            [part] => Some(&part.packings),
+            _ => None,
+        }
     }
 
     /// The same packed weights, shared, under `kernels`; `None` where one of them reads other panels,
@@ -321,6 +346,16 @@ impl Linear {
             run.chunk(&mut worker, prepared, &mut columns, &store);
         });
     }
+}
+
+/// The rows of each of some stacked matrices.
+fn stacked(ns: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
+    let mut end = 0;
+    let rows = ns.map(|n| {
+        end += n;
+        end - n..end
+    });
+    rows.collect()
 }
 
 fn row_scales(m: &TernaryMatrix) -> Vec<f32> {

@@ -9,6 +9,7 @@ pub(crate) mod float;
 pub mod head;
 pub mod kernels;
 pub mod linear;
+pub mod packed_cache;
 pub(crate) mod product;
 pub(crate) mod rope;
 mod source;
@@ -25,9 +26,11 @@ use float::FloatRows;
 use head::{Head, HeadError, HeadForm};
 use kernels::{Choice, Kernels};
 use linear::Linear;
-use product::Projections;
+use packed_cache::{Kept, PackedCache, Sections};
+use product::{Packer, Projections};
 use rope::RopeTable;
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, OnceLock};
 
 /// Kernels in use, by product and bucket.
@@ -55,16 +58,32 @@ impl Network {
     /// # Errors
     /// [`BuildError`].
     pub fn new(model: Arc<Model>, pool: &Pool, kernels: &mut Kernels) -> Result<Self, BuildError> {
+        Self::with_cache(model, pool, kernels, None)
+    }
+
+    /// As [`Self::new`]; what `cache` has is not packed again.
+    ///
+    /// # Errors
+    /// [`BuildError`].
+    pub fn with_cache(
+        model: Arc<Model>,
+        pool: &Pool,
+        kernels: &mut Kernels,
+        cache: Option<&PackedCache>,
+    ) -> Result<Self, BuildError> {
         let config = model.config();
+        let mut packer = Packer {
+            pool,
+            model: &model,
+            kernels,
+            cache,
+        };
         let blocks = (0..config.n_layers)
-            .map(|layer| Block::new(pool, &model, kernels, layer))
+            .map(|layer| Block::new(&mut packer, layer))
             .collect::<Result<Vec<_>, _>>()?;
-        let ternary_head = model.ternary_head()?;
-        let ternary_head = ternary_head
-            .map(|matrix| Projections::head(pool, matrix, kernels, config))
-            .transpose()?;
+        let ternary_head = Projections::head(&mut packer)?;
         let head = match (&ternary_head, kernels.head()) {
-            (None, form) => Some(Head::new(pool, kernels, &model, form)?),
+            (None, form) => Some(Head::new(pool, kernels, &model, form, cache)?),
             (Some(_), None | Some(HeadForm::Exact)) => None,
             (Some(_), Some(form)) => return Err(HeadError::Ternary { form }.into()),
         };
@@ -87,6 +106,22 @@ impl Network {
             digest: OnceLock::new(),
             model,
         })
+    }
+
+    /// Writes what was packed into `cache`, if something was missing there and all of it can be kept.
+    ///
+    /// # Errors
+    /// When it cannot be written; nothing is left of it then.
+    pub fn keep(&self, cache: &PackedCache) -> io::Result<Option<Kept>> {
+        let mut sections = Sections::new();
+        let whole = self.products().all(|p| p.sections(cache, &mut sections));
+        if let Some(head) = &self.head {
+            head.sections(&mut sections);
+        }
+        match whole {
+            true => cache.keep(&sections),
+            false => Ok(None),
+        }
     }
 
     /// Sizes and constants.

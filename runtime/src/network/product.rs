@@ -1,17 +1,20 @@
 //! [`Projections`]: the ternary products that share an input, and what they need to run.
 
+mod build;
+
+pub(super) use build::Packer;
+
 use super::float::FloatRows;
 use super::head::HeadError;
-use super::kernels::{ForcedError, Kernels};
-use super::linear::grouped::{GroupedLinear, groups_of};
+use super::kernels::ForcedError;
+use super::linear::grouped::GroupedLinear;
 use super::linear::{Linear, Workspace};
-use crate::format::{LoadError, Model};
-use crate::graph::products::stacks;
-use crate::graph::{Acts, ModelConfig, Norm, Product, Projection, ScaleShape, TensorId};
+use crate::format::LoadError;
+use crate::graph::{Acts, ModelConfig, Projection, TensorId};
 use crate::lanes;
 use crate::pool::{Chunks, Pool};
 use bitnet_codegen::trit::TritError;
-use bitnet_codegen::{Activations, GroupedActs, Groups, TernaryMatrix};
+use bitnet_codegen::{Activations, GroupedActs, Groups};
 use std::sync::{Mutex, PoisonError};
 
 /// What is told about every projection, when somebody asks: which one, its quantised input, its integer sums `[m, n]`.
@@ -72,24 +75,6 @@ impl Weights {
             Weights::Grouped(linear) => linear.k(),
             Weights::Float(rows) => rows.k(),
         }
-    }
-
-    /// Packs ternary matrices of one input.
-    fn ternary(
-        pool: &Pool,
-        matrices: &[TernaryMatrix],
-        kernels: &mut Kernels,
-        acts: Acts,
-    ) -> Result<Self, BuildError> {
-        let groups = groups_of(matrices, acts);
-        let mut pick = |n, k| Ok::<_, BuildError>(kernels.by_bucket(Product { n, k, groups })?);
-        let Some(groups) = groups else {
-            return Ok(Weights::Ternary(Linear::new(pool, matrices, pick)?));
-        };
-        let n = matrices.iter().map(TernaryMatrix::n).sum();
-        let by_bucket = pick(n, matrices[0].k())?;
-        let linear = GroupedLinear::new(pool, matrices, groups, by_bucket);
-        Ok(Weights::Grouped(linear))
     }
 
     fn n(&self) -> usize {
@@ -184,113 +169,6 @@ impl ProjectionScratch {
 }
 
 impl Projections {
-    /// Packs `projections` of `layer`: stacked into one product where their scales allow it and they
-    /// share one input.
-    ///
-    /// # Errors
-    /// [`BuildError`].
-    pub fn new(
-        pool: &Pool,
-        model: &Model,
-        kernels: &mut Kernels,
-        layer: usize,
-        projections: &[Projection],
-    ) -> Result<Self, BuildError> {
-        let id = |projection| TensorId { layer, projection };
-        /// `None` for what is kept in float.
-        type Decoded = Result<Option<TernaryMatrix>, LoadError>;
-        let decoded: Vec<Mutex<Option<Decoded>>> =
-            projections.iter().map(|_| Mutex::new(None)).collect();
-        pool.run(projections.len(), |_, i| {
-            let id = id(projections[i]);
-            let matrix = match model.float_projection(id) {
-                Some(_) => Ok(None),
-                None => model.ternary(id).map(Some),
-            };
-            *decoded[i].lock().expect("one worker a slot") = Some(matrix);
-        });
-        let matrices = decoded
-            .into_iter()
-            .map(|slot| {
-                slot.into_inner()
-                    .expect("one worker a slot")
-                    .expect("every slot was filled")
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let config = model.config();
-        let scales = |projection| {
-            let of = projections.iter().zip(&matrices);
-            let (_, matrix) = of
-                .into_iter()
-                .find(|(p, _)| **p == projection)
-                .expect("one of these projections");
-            match matrix {
-                Some(matrix) => ScaleShape::from(matrix.scales()),
-                None => ScaleShape::Float,
-            }
-        };
-        let stacks: Vec<&[Projection]> = stacks(config, projections, scales).collect();
-        let mut rest = matrices.into_iter();
-        let (mut groups, mut n) = (Vec::new(), 0);
-        for projections in stacks {
-            let matrices: Vec<TernaryMatrix> =
-                rest.by_ref().take(projections.len()).flatten().collect();
-            let first = id(projections[0]);
-            let (weights, rows) = match model.float_projection(first) {
-                Some(table) => (Weights::Float(FloatRows::new(&table)), table.rows),
-                None => {
-                    let weights = Weights::ternary(pool, &matrices, kernels, config.acts)
-                        .map_err(|e| e.of(first))?;
-                    let rows = weights.n();
-                    (weights, rows)
-                }
-            };
-            let norm = Norm::Input(first);
-            let input_norm = model.has_norm(norm).then(|| model.norm(norm)).transpose()?;
-            groups.push(Group {
-                weights,
-                projections: projections.to_vec(),
-                input_norm,
-                first: n,
-            });
-            n += rows;
-        }
-        Ok(Self {
-            layer,
-            groups,
-            input_norm_eps: config.input_norm_eps.unwrap_or(0.0),
-            acts: config.acts,
-            weight_only: config.weight_only,
-            n,
-        })
-    }
-
-    /// A ternary LM head: one product of the last hidden state.
-    ///
-    /// # Errors
-    /// [`BuildError`].
-    pub fn head(
-        pool: &Pool,
-        matrix: TernaryMatrix,
-        kernels: &mut Kernels,
-        config: &ModelConfig,
-    ) -> Result<Self, BuildError> {
-        let weights = Weights::ternary(pool, &[matrix], kernels, config.acts)?;
-        Ok(Self {
-            layer: 0,
-            n: weights.n(),
-            groups: vec![Group {
-                weights,
-                projections: Vec::new(),
-                input_norm: None,
-                first: 0,
-            }],
-            input_norm_eps: 0.0,
-            acts: config.acts,
-            weight_only: config.weight_only,
-        })
-    }
-
     /// Output features of all projections together.
     pub fn n(&self) -> usize {
         self.n

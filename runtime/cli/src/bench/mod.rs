@@ -71,6 +71,9 @@ struct BenchRunArgs {
     /// Tokens of a prompt that go through the layers together.
     #[arg(long, value_parser = positive)]
     batch: Option<usize>,
+    /// Folder that keeps packed weights; without one, loading packs them every time.
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
     /// How keys and values are kept: f32, f16 or q8_0.
     #[arg(long, value_name = "TYPE", default_value_t)]
     kv: KvType,
@@ -134,6 +137,8 @@ fn ready(
         head: options.run.head,
         ctx: None,
         batch: options.run.batch,
+        cache: options.run.cache.clone(),
+        no_cache: options.run.cache.is_none(),
         kv: options.run.kv,
     };
     let mut loader = Loader::new(terminal, &options.model, &args)?;
@@ -165,6 +170,7 @@ fn ready(
     } else {
         loader.setup.ready(model)?
     };
+    loader.keep(&ready);
     Ok((ready, name))
 }
 

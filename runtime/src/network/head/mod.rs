@@ -27,6 +27,7 @@ use super::kernels::Kernels;
 use crate::format::float::FloatType;
 use crate::format::{FloatTensor, Model};
 use crate::logits::{Candidate, Top};
+use crate::network::packed_cache::{PackedCache, Sections};
 use crate::pool::Pool;
 use bitnet_codegen::KernelSpec;
 use bitnet_codegen::coded::{CodedKernel, Form};
@@ -213,6 +214,7 @@ impl Head {
         kernels: &mut Kernels,
         model: &Arc<Model>,
         form: Option<HeadForm>,
+        cache: Option<&PackedCache>,
     ) -> Result<Self, HeadError> {
         let source = model.head();
         let wanted = form.unwrap_or(HeadForm::suiting(&source));
@@ -222,7 +224,7 @@ impl Head {
                 let dtype = source.dtype.name();
                 return Err(HeadError::NoCodes { dtype });
             }
-            screened => Coded::new(pool, kernels, source, screened),
+            screened => Coded::new(pool, kernels, source, screened, cache),
         };
         if coded.is_none() && form.is_some_and(|f| f != HeadForm::Exact) {
             return Err(HeadError::NoKernel {
@@ -234,6 +236,13 @@ impl Head {
             exact: Exact::new(pool, model, coded.is_none()),
             coded: coded.map(|coded| (wanted, coded)),
         })
+    }
+
+    /// Adds what is packed to `sections`.
+    pub(super) fn sections<'n>(&'n self, sections: &mut Sections<'n>) {
+        if let Some((_, coded)) = &self.coded {
+            sections.extend(coded.sections());
+        }
     }
 
     /// The form.

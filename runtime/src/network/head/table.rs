@@ -10,6 +10,7 @@ use super::{CodedRow, HeadForm, copies};
 use crate::format::FloatTensor;
 use crate::memory::HugeBytes;
 use crate::network::kernels::Kernels;
+use crate::network::packed_cache::PackedCache;
 use crate::pool::{Chunks, Pool};
 use bitnet_codegen::KernelSpec;
 use bitnet_codegen::coded::{CodedKernel, Form, Planes};
@@ -140,6 +141,7 @@ impl Coded {
         kernels: &mut Kernels,
         source: FloatTensor<'_>,
         form: HeadForm,
+        cache: Option<&PackedCache>,
     ) -> Option<Self> {
         let coder = Coder::new(form, &source)?;
         let kernel = kernel(kernels, &source, form)?;
@@ -165,13 +167,73 @@ impl Coded {
                 largest: 0.0,
             },
         };
-        this.pack(pool, source);
+        let mut kept = false;
+        if let Some(cache) = cache {
+            kept = this.restore(pool, cache) && this.begins_as(pool, kernels, source, form);
+            if !kept {
+                cache.distrust();
+                this.panels = HugeBytes::zeroed(this.panels.len());
+                for floats in [&mut this.norms, &mut this.extras, &mut this.scales] {
+                    floats.fill(0.0);
+                }
+            }
+        }
+        if !kept {
+            this.pack(pool, source);
+        }
         let both = || this.norms.iter().chain(&this.extras);
         this.facts.largest = match both().all(|v| v.is_finite()) {
             true => both().fold(0.0, |m, v| m.max(*v)),
             false => f32::INFINITY,
         };
         Some(this)
+    }
+
+    /// What is kept of a table, by name.
+    pub fn sections(&self) -> [(String, &[u8]); 4] {
+        let name = |part: &str| format!("head {} {part}", self.kernel.spec());
+        [
+            (name("panels"), &self.panels[..]),
+            (name("norms"), bytemuck::cast_slice(&self.norms)),
+            (name("extras"), bytemuck::cast_slice(&self.extras)),
+            (name("scales"), bytemuck::cast_slice(&self.scales)),
+        ]
+    }
+
+    /// Reads the table from `cache`; `false` where not all of it is there.
+    fn restore(&mut self, pool: &Pool, cache: &PackedCache) -> bool {
+        let names = self.sections().map(|(name, _)| name);
+        let parts: [&mut [u8]; 4] = [
+            &mut self.panels,
+            bytemuck::cast_slice_mut(&mut self.norms),
+            bytemuck::cast_slice_mut(&mut self.extras),
+            bytemuck::cast_slice_mut(&mut self.scales),
+        ];
+        let mut parts = names.iter().zip(parts);
+        parts.all(|(name, part)| cache.read(pool, name, part))
+    }
+
+    /// Whether the first panel is what `source` makes of it.
+    fn begins_as(
+        &self,
+        pool: &Pool,
+        kernels: &mut Kernels,
+        source: FloatTensor<'_>,
+        form: HeadForm,
+    ) -> bool {
+        let rows = source.rows.min(self.kernel.packing().nr);
+        let bytes = &source.bytes[..rows * source.dtype.row_bytes(source.cols)];
+        let first = FloatTensor {
+            rows,
+            bytes,
+            ..source
+        };
+        let Some(first) = Self::new(pool, kernels, first, form, None) else {
+            return false;
+        };
+        let of_first = first.sections();
+        let mut both = self.sections().into_iter().zip(of_first);
+        both.all(|((_, all), (_, first))| all.starts_with(first))
     }
 
     fn pack(&mut self, pool: &Pool, source: FloatTensor<'_>) {

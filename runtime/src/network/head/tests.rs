@@ -30,7 +30,7 @@ impl Screened {
     fn new(table: FloatTensor<'_>, form: HeadForm, threads: usize) -> Option<Self> {
         let pool = Pool::new(threads).expect("threads");
         let mut kernels = Kernels::new(Features::detect(), Profile::default());
-        let coded = Coded::new(&pool, &mut kernels, table, form)?;
+        let coded = Coded::new(&pool, &mut kernels, table, form, None)?;
         let work = screen::Work::new(coded.work(&pool));
         Some(Self {
             exact: Exact::of_table(&table),

@@ -5,7 +5,7 @@
 //! out is f32.
 
 use super::packed::Packings;
-use super::{ByBucket, Workspace, grow, scratch_of, tiles};
+use super::{ByBucket, Workspace, grow, scratch_of, stacked, tiles};
 use crate::graph::products::common_group;
 use crate::graph::{Acts, ScaleShape};
 use crate::lanes;
@@ -45,25 +45,40 @@ impl GroupedLinear {
     /// When the matrices differ in K, or a kernel has other groups than `groups`.
     pub fn new(pool: &Pool, matrices: &[TernaryMatrix], groups: Groups, kernels: ByBucket) -> Self {
         let k = matrices[0].k();
-        let mut n = 0;
-        let stacked = matrices.iter().map(|m| {
-            n += m.n();
-            n - m.n()..n
-        });
-        let stacked: Vec<_> = stacked.collect();
-        for kernel in &kernels {
+        let ns: Vec<usize> = matrices.iter().map(TernaryMatrix::n).collect();
+        let packings = Packings::new(pool, matrices, k, kernels);
+        Self::restored(&ns, k, groups, packings)
+    }
+
+    /// Stacked matrices of `ns` rows and `k` columns that were packed before.
+    ///
+    /// # Panics
+    /// When a kernel has other groups than `groups`.
+    pub(in crate::network) fn restored(
+        ns: &[usize],
+        k: usize,
+        groups: Groups,
+        packings: Packings,
+    ) -> Self {
+        for kernel in packings.kernels() {
             let fits = kernel.groups() == Some(groups)
                 && kernel.out_order() == OutOrder::TokenMajor
                 && kernel.tile_sizes().min() == Some(1);
             assert!(fits, "{} for {groups:?} of {k} columns", kernel.spec());
         }
+        let stacked = stacked(ns.iter().copied());
         Self {
-            n,
+            n: stacked.last().map_or(0, |rows| rows.end),
             k,
             groups,
             stacked,
-            packings: Packings::new(pool, matrices, k, kernels),
+            packings,
         }
+    }
+
+    /// The packed weights.
+    pub(in crate::network) fn packings(&self) -> &Packings {
+        &self.packings
     }
 
     /// Output features, all stacked matrices together.

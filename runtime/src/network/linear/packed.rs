@@ -76,7 +76,7 @@ impl Packed {
 
 /// The kernels of a product by token count, and the packed copies that they read.
 #[derive(Clone)]
-pub(super) struct Packings {
+pub(in crate::network) struct Packings {
     packed: Vec<Arc<Packed>>,
     kernels: ByBucket,
     /// For each bucket an index into `packed`.
@@ -107,6 +107,41 @@ impl Packings {
         }
     }
 
+    /// Packings of `n` rows for `kernels` with the bytes that `read` fills in for each panel; `None` where it cannot.
+    pub fn restored(
+        n: usize,
+        kernels: ByBucket,
+        read: impl Fn(Panel, &mut [u8]) -> bool,
+    ) -> Option<Self> {
+        let mut packed: Vec<Arc<Packed>> = Vec::new();
+        let mut of = [0; BUCKETS];
+        for (of, kernel) in of.iter_mut().zip(&kernels) {
+            let panel = kernel.panel();
+            let there = packed.iter().position(|p| p.serves(panel));
+            *of = match there {
+                Some(at) => at,
+                None => {
+                    let mut bytes = HugeBytes::zeroed(panel.count(n) * panel.bytes());
+                    if !read(panel, &mut bytes) {
+                        return None;
+                    }
+                    packed.push(Arc::new(Packed { panel, bytes }));
+                    packed.len() - 1
+                }
+            };
+        }
+        Some(Self {
+            packed,
+            kernels,
+            of,
+        })
+    }
+
+    /// The copies.
+    pub fn all(&self) -> impl Iterator<Item = (Panel, &[u8])> {
+        self.packed.iter().map(|p| (p.panel, &p.bytes[..]))
+    }
+
     /// The same copies, shared, under other kernels; `None` where one of them reads other panels.
     pub fn share(&self, kernels: &ByBucket) -> Option<Self> {
         let mut of = [0; BUCKETS];
@@ -131,7 +166,7 @@ impl Packings {
     }
 
     /// The kernel for `m` tokens, and the weights that it reads.
-    pub fn of(&self, m: usize) -> (&Arc<Kernel>, &Packed) {
+    pub(super) fn of(&self, m: usize) -> (&Arc<Kernel>, &Packed) {
         let bucket = MBucket::of(m).index();
         (&self.kernels[bucket], &self.packed[self.of[bucket]])
     }
