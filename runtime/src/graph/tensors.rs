@@ -5,19 +5,19 @@ use super::config::Projection;
 /// What a tensor of a block is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// [`Norm::Attn`].
+    /// `Norm::Attn`.
     AttnNorm,
-    /// [`Norm::Query`].
+    /// `Norm::Query`.
     QueryNorm,
-    /// [`Norm::Key`].
+    /// `Norm::Key`.
     KeyNorm,
-    /// [`Norm::AttnSub`].
+    /// `Norm::AttnSub`.
     AttnSubNorm,
-    /// [`Norm::AttnPost`].
+    /// `Norm::AttnPost`.
     AttnPostNorm,
-    /// [`Norm::Ffn`].
+    /// `Norm::Ffn`.
     FfnNorm,
-    /// [`Norm::FfnPost`].
+    /// `Norm::FfnPost`.
     FfnPostNorm,
     /// `Norm::FfnSub`.
     FfnSubNorm,
