@@ -68,7 +68,7 @@ struct Figure {
 /// The page about `profile`, with what `recordings` hold of every candidate.
 ///
 /// # Errors
-/// [`DrawError`]: none is known.
+/// `DrawError`: none is known.
 pub fn page(profile: &Profile, recordings: &[Landscape]) -> Result<String, DrawError> {
     let data = Data::of(profile, recordings);
     let mut out = String::from(HEAD);

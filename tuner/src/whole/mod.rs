@@ -119,7 +119,7 @@ pub fn matrices(products: &[Product], deadline: Deadline<'_>) -> Vec<(Product, T
     all.map(|&p| (p, verify::matrix(p))).collect()
 }
 
-/// Builds contestants in their order as long as there is time. Building may take [`BUILDING`] of it, and the next is
+/// Builds contestants in their order as long as there is time. Building may take `BUILDING` of it, and the next is
 /// expected to take as long as the longest before it.
 ///
 /// # Errors
@@ -142,7 +142,7 @@ pub fn gather<'n, E>(
 }
 
 /// Runs all contestants in turn until `deadline`, or until `rounds` were run, and judges: `tuned` keeps a phase unless
-/// another is faster by more than the noise. No judgement of fewer than two contestants, or of fewer than [`FEWEST`]
+/// another is faster by more than the noise. No judgement of fewer than two contestants, or of fewer than `FEWEST`
 /// rounds.
 ///
 /// # Errors
