@@ -1,4 +1,6 @@
 //! Activations as kernels read them: int8 rows with their sums, or a form that a family asks for.
+//!
+//! Longer than 500 lines: every form beside its checks.
 
 use crate::trit::{ROUND, absmax};
 

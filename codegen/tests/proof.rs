@@ -1,5 +1,7 @@
 //! The proof is tested: good programs are broken one by one and must be refused, and random mutants that are
 //! accepted must run without leaving their buffers or breaking a contract, on extreme and random data.
+//!
+//! Longer than 500 lines: a list of programs that the proof must refuse.
 
 use bitnet_codegen::abi::Operands;
 use bitnet_codegen::backend::interp::run_strict;

@@ -7,6 +7,8 @@
 //! Sums run over [`LANES`] partial sums (element i goes to lane i mod `LANES`) that a fixed tree adds up, so the
 //! order depends on the length alone: not on threads, batches or the width of registers. Multiplications and
 //! additions are never fused, and `exp` is a polynomial of our own, since the system's differs between CPUs.
+//!
+//! Longer than 500 lines: a list of loops, and the test that runs all of them at every level.
 
 use crate::pool::ColumnBlock;
 use std::sync::atomic::{AtomicU8, Ordering};

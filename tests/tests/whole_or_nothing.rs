@@ -1,5 +1,7 @@
 //! Whatever ends a command early (a place that cannot be written, a full disk, a closed pipe, Ctrl-C, a kill),
 //! its output file is whole or absent, what was there before stays, and the end is a clean one.
+//!
+//! Longer than 500 lines: a list of ways to be cut short.
 
 use bitnet_tests::{assert_fails, binary, command, data, run, stdout};
 use serde_json::Value;

@@ -13,6 +13,8 @@
 //! Without sub-blocks `acc` is the result. Six-bit codes lie three to three bytes, whose upper bit pairs are the
 //! fourth code: two and three quarter operations a code, where nibbles and bit pairs apart take four. Where no
 //! instruction multiplies an unsigned byte above 127, bytes go as two nibbles.
+//!
+//! Longer than 500 lines: one program, whose parts share registers.
 
 use super::{Form, Packing};
 use crate::acts::row_bytes;

@@ -1,5 +1,7 @@
 //! Conformance: families × emitters × layouts × axes × shapes equal the oracle, bit for bit, on buffers that
 //! end (or start) at a page without access. `BITNET_SPEC=<spec>` runs one spec alone, with every case.
+//!
+//! Longer than 500 lines: one list of what is compared, over one set of cases.
 #![doc = include_str!("NOTES.md")]
 
 mod algebra;

@@ -3,6 +3,8 @@
 //! Several matrices with the same input are stacked (q|k|v, gate|up), so that one pass over the threads serves
 //! them all. Panels are handed out in chunks; each panel is read once and meets every tile of tokens.
 //! A matrix with a scale for each group of columns runs as one product a group, added in column order.
+//!
+//! Longer than 500 lines: the blocked product and the memory that it runs in.
 
 use crate::graph::ScaleShape;
 use crate::lanes;

@@ -1,5 +1,7 @@
 //! The TOML form of a profile: its own types, versioned, apart from the core types.
 //! A file is taken whole or not at all; unknown kernel names are kept aside, not guessed at.
+//!
+//! Longer than 500 lines: every version of the file, read and written side by side.
 
 use super::{
     Cache, Conditions, Entry, Evidence, HostRecord, M_BUCKETS, MBucket, Machine, Phase, Profile,

@@ -3,6 +3,8 @@
 //! A row is a token at a position of a sequence. A pass takes the rows of prompts, of prompts cut into pieces and of
 //! single tokens side by side; `Step::forward` is the whole of what a model computes. Attention looks at a row's own
 //! sequence and everything else at the row alone, so which rows share a pass never changes a bit of any of them.
+//!
+//! Longer than 500 lines: a pass, its memory and its errors are one contract.
 
 mod attend;
 mod attention;

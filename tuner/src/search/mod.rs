@@ -10,6 +10,8 @@
 //! and never wins. Within the noise it is a tie, and the name decides, so that two searches agree. A search is
 //! played step by step, so that many share one budget. The machine is behind [`Bench`]: recordings and scripts
 //! play it without a clock.
+//!
+//! Longer than 500 lines: the phases of one search, which share their field.
 
 mod outcome;
 mod rejection;

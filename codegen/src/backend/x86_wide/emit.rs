@@ -1,4 +1,6 @@
 //! Walks the flat program once, gives out registers as values are defined, and lists the instructions.
+//!
+//! Longer than 500 lines: one walk, whose arms share its state.
 
 use super::encode::{Item, constant, memory};
 use super::order::{Node, Order};

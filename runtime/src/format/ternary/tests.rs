@@ -1,4 +1,6 @@
 //! Storage types against the reference bytes, and each decoder against its packer.
+//!
+//! Longer than 500 lines: a list of packings, each both ways.
 
 use std::sync::Arc;
 

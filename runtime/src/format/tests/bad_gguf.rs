@@ -1,4 +1,6 @@
 //! Damaged and foreign GGUF files: each gives one clear line, none a panic.
+//!
+//! Longer than 500 lines: a list of kinds of damage.
 
 use super::*;
 use crate::format::dtype::TernaryType;

@@ -1,4 +1,6 @@
 //! One model in every storage type and container is one model.
+//!
+//! Longer than 500 lines: a list of dialects.
 
 use std::path::Path;
 

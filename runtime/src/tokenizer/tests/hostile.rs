@@ -1,4 +1,6 @@
 //! `tokenizer.json` files that would lose text, take for ever, or fill the memory.
+//!
+//! Longer than 500 lines: a list of files that mean harm.
 
 use serde_json::{Value, json};
 
