@@ -9,6 +9,17 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+/// What is asked for with and without a pack.
+const STORY: [&str; 7] = [
+    "generate",
+    "-p",
+    "Once upon a time",
+    "-n",
+    "24",
+    "--temp",
+    "0",
+];
+
 fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
@@ -20,15 +31,7 @@ fn compile(out: &Path, extra: &[&str]) -> Output {
 
 fn generate(pack: &Path) -> Command {
     let mut command = command("bitnet-run");
-    command.args([
-        "generate",
-        "-p",
-        "Once upon a time",
-        "-n",
-        "24",
-        "--temp",
-        "0",
-    ]);
+    command.args(STORY);
     command.args(["--threads", "2", "--pack", text(pack)]);
     command
 }
@@ -41,19 +44,7 @@ fn notes(output: &Output) -> Vec<String> {
 
 /// What emitted kernels say.
 fn emitted() -> String {
-    let output = run(
-        "bitnet-run",
-        &[
-            "generate",
-            "-p",
-            "Once upon a time",
-            "-n",
-            "24",
-            "--temp",
-            "0",
-        ],
-    );
-    stdout(&output)
+    stdout(&run("bitnet-run", &STORY))
 }
 
 #[test]

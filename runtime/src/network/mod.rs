@@ -71,7 +71,7 @@ impl Network {
         kernels: &mut Kernels,
         cache: Option<&PackedCache>,
     ) -> Result<Self, BuildError> {
-        let config = model.config();
+        let (config, cache) = (model.config(), cache.and_then(PackedCache::with_files));
         let mut packer = Packer {
             pool,
             model: &model,

@@ -85,7 +85,7 @@ pub fn user_path() -> Option<PathBuf> {
 }
 
 /// A path from the environment; a variable that is empty says as much as one that is not set.
-fn path_in_environment(name: &str) -> Option<PathBuf> {
+pub(crate) fn path_in_environment(name: &str) -> Option<PathBuf> {
     std::env::var_os(name)
         .filter(|v| !v.is_empty())
         .map(PathBuf::from)

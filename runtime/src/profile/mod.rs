@@ -8,6 +8,7 @@ mod machine;
 mod schema;
 mod state;
 
+pub(crate) use find::path_in_environment;
 pub use find::{
     Found, SHIPPED, ShippedProfile, Source, find, find_shipped, of_pack, read, user_path,
 };

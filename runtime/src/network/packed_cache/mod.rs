@@ -13,6 +13,7 @@ mod file;
 use crate::format::Model;
 use crate::network::ModelDigest;
 use crate::pool::Pool;
+use crate::profile::path_in_environment;
 use bitnet_codegen::layout::Panel;
 use bitnet_codegen::noise::Noise;
 use bitnet_codegen::{Scales, TernaryMatrix};
@@ -63,11 +64,7 @@ pub struct Kept {
 
 /// `bitnet-tune/packed` in the user's folder for caches.
 pub fn user_folder() -> Option<PathBuf> {
-    let env = |name: &str| {
-        std::env::var_os(name)
-            .filter(|v| !v.is_empty())
-            .map(PathBuf::from)
-    };
+    let env = path_in_environment;
     let base = if cfg!(windows) {
         env("LOCALAPPDATA")
     } else if cfg!(target_os = "macos") {
@@ -126,6 +123,11 @@ impl PackedCache {
             min_bytes: bytes,
             ..self
         }
+    }
+
+    /// This, if there is any file to read from: without one nobody need ask for each product.
+    pub(crate) fn with_files(&self) -> Option<&Self> {
+        (!self.files.is_empty()).then_some(self)
     }
 
     /// Whether all that was asked for was there.
@@ -198,7 +200,7 @@ impl PackedCache {
     /// When it cannot be written; nothing is left of it then.
     pub(crate) fn keep(&self, sections: &Sections<'_>) -> io::Result<Option<Kept>> {
         let bytes: usize = sections.iter().map(|(_, bytes)| bytes.len()).sum();
-        if !self.missed.load(Ordering::Relaxed) || bytes < self.min_bytes {
+        if self.has_served() || bytes < self.min_bytes {
             return Ok(None);
         }
         std::fs::create_dir_all(&self.folder)?;
